@@ -20,7 +20,8 @@ STEPS = {"mean_flow": True, "step_guidance": 1.5, "own_share": 0.5, "piece": 0.1
 
 def same_pictures(recipe: dict[str, Any], runs: Path) -> None:
     stopped_and_resumed(recipe, runs, (2, 5))
-    whole, parts = (api.load(runs / each / recipe["name"], "last") for each in ("whole", "parts"))
+    api.train(recipe, runs=runs / "trained")
+    whole, parts = (api.load(runs / each / recipe["name"], "last") for each in ("trained", "parts"))
     for seed in (0, 1):
         one, other = (each("7", seed=seed, steps=3).pixels for each in (whole, parts))
         np.testing.assert_array_equal(one, other)
@@ -47,4 +48,5 @@ def test_of_a_stopped_fine_tuning(adapter: dict[str, Any] | None, tmp_path: Path
         "data": {"name": "arrays", "path": str(tmp_path / "grey.npz"), "fraction": 0.2},
         "training": {"batch_size": 4, "steps": 5},
     }
+    few["machine"] = {**recipe["machine"], "micro_batch_size": 4}
     same_pictures(few if adapter is None else few | {"adapter": adapter}, tmp_path)
