@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from groundup.contracts.processors import LabelProcessor, TextProcessor
+from groundup.contracts.recommendation import RecommenderProcessor
 from groundup.contracts.speech import ReadsSpeech
 from groundup.contracts.tasks import MeasuresOutputs
 from groundup.core.errors import RunError
@@ -23,6 +24,7 @@ from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
 from groundup.reports.inspect_examples import inspect_examples
+from groundup.reports.inspect_interactions import inspect_interactions
 from groundup.reports.inspect_pairs import inspect_pairs
 from groundup.reports.inspect_speech import inspect_speech
 from groundup.reports.inspect_texts import inspect_source
@@ -383,6 +385,8 @@ def inspect_data(
         with without_content():
             model = loaded.model.complete_from(processor).build()
         return inspect_speech(source, task, processor, cache, sheet, model, seed=seed, **shown)
+    if isinstance(processor, RecommenderProcessor):
+        return inspect_interactions(source, processor, cache, examples=examples)
     # Else a processor makes labels or texts.
     reader = cast(TextProcessor, processor)
     if isinstance(task, MeasuresOutputs):

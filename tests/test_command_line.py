@@ -22,7 +22,7 @@ COMMAND_LINE = {
         "RUN [PROMPTS] --out --force --limit --on-unreadable --checkpoint --adapter"
         " --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop"
         " --beams --n-best --length-penalty --early-stopping --min-new-tokens --no-repeat-ngram"
-        " --ngram-weight --length-bonus --count --steps --guidance --sampler --seed --weights --engine"
+        " --ngram-weight --length-bonus --count --steps --guidance --sampler --user --k --seed --weights --engine"
     ),
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights --engine",
     "export": "RUN --to --dtype --out --checkpoint --tolerance",

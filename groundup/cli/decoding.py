@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from groundup.contracts.recommendation import MakesLists
 from groundup.contracts.tasks import DrawsPictures, MeasuresOutputs, Streams, Task
 from groundup.core.errors import GroundupError
 from groundup.inference.predictor import Predictor
 
-__all__ = ["DRAWING", "GENERATION", "choose_decoding", "given"]
+__all__ = ["DRAWING", "GENERATION", "LISTS", "check_users", "choose_decoding", "given"]
 
 log = logging.getLogger("groundup")
 # also what probabilities of classes are flattened by; a seed is given where nobody asks for one
@@ -37,12 +38,14 @@ GENERATION = (
 )
 # how a task makes pictures, likewise
 DRAWING = ("count", "guidance", "sampler", "steps")
+# how a task makes lists of items, likewise
+LISTS = ("k",)
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """Return those of a verb's parameters that say how to write or draw, without what was not
     given: the task's own defaults count then."""
-    names = (*GENERATION, *DRAWING)
+    names = (*GENERATION, *DRAWING, *LISTS)
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
@@ -59,6 +62,12 @@ def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, 
         if name not in draws:
             problem = f"has no effect: task {task.registered_name} draws no pictures so"
             raise GroundupError(f"--{name}", problem, "Remove it")
+    if isinstance(task, MakesLists):
+        _refuse_options_of_texts(task, options, (*task.list_options, "seed"))
+        return {name: options[name] for name in task.list_options if name in options}
+    for name in sorted(options.keys() & set(LISTS)):
+        problem = f"has no effect: task {task.registered_name} makes no lists of items"
+        raise GroundupError(f"--{name}", problem, "Remove it")
     if isinstance(task, DrawsPictures):
         _refuse_options_of_texts(task, options, (*draws, "seed"))
         return options
@@ -72,6 +81,18 @@ def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, 
     if task.default_temperature is None:
         return found
     return {"temperature": task.default_temperature, **found}
+
+
+def check_users(predictor: Predictor, users: Sequence[str]) -> None:
+    """Raise an error for users that are named for a task without any.
+
+    Raises:
+        GroundupError: If the run recommends nothing.
+    """
+    task = predictor.task
+    if users and not isinstance(task, MakesLists):
+        problem = f"has no effect: task {task.registered_name} knows no users"
+        raise GroundupError("--user", problem, "Give what to predict from without it")
 
 
 def _refuse_options_of_texts(

@@ -63,6 +63,13 @@ Guidance = Annotated[
 Sampler = Annotated[
     str | None, typer.Option(help="Of pictures: heun or euler, which asks half as often.")
 ]
+Users = Annotated[
+    list[str] | None,
+    typer.Option("--user", help="Of recommendations: for this user; may be given again."),
+]
+Items = Annotated[
+    int | None, typer.Option(min=1, help="Of recommendations: so many items; else as the task.")
+]
 
 
 @writing.command()
@@ -119,6 +126,8 @@ def predict(
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
+    user: Users = None,
+    k: Items = None,
     seed: Seed = 0,
     weights: Weights = "fp32",
     engine: Engine = "groundup",
@@ -129,14 +138,23 @@ def predict(
     probability of every one."""
     from groundup import api
     from groundup.cli.arguments import take_data_settings
-    from groundup.cli.decoding import DRAWING, GENERATION, choose_decoding, given
+    from groundup.cli.decoding import (
+        DRAWING,
+        GENERATION,
+        LISTS,
+        check_users,
+        choose_decoding,
+        given,
+    )
     from groundup.cli.predictions import Output, print_predictions, refuse_mistakes
 
     # None of the options is renamed here: the names are the tasks' own.
     options = given(locals())
     others = ("out", "force", "limit", "on_unreadable", "checkpoint", "adapter", "weights")
-    inputs, settings = take_data_settings(prompts or [], (*GENERATION, *DRAWING, *others, "engine"))
+    named = (*GENERATION, *DRAWING, *LISTS, *others, "engine")
+    inputs, settings = take_data_settings([*(prompts or []), *(user or [])], named)
     output = Output(out, force, limit, on_unreadable, settings)
     refuse_mistakes(inputs, output)
     predictor = api.load(run, checkpoint, adapter, weights, engine)
+    check_users(predictor, user or [])
     print_predictions(predictor, inputs, output, choose_decoding(predictor, options))

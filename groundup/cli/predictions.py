@@ -11,6 +11,7 @@ from typing import Any
 from groundup import api
 from groundup.cli.streams import read_lines
 from groundup.contracts.detection import DrawsPredictions
+from groundup.contracts.recommendation import MakesLists
 from groundup.contracts.tasks import Picture
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.settings import as_path
@@ -166,6 +167,9 @@ def _print_each(
             made = [Picture(pixels) for pixels in predictor.task.draw(prompts, found)]
         write_pictures(made, files, predictor.task.registered_name)
     for predicted in found:
+        if isinstance(predictor.task, MakesLists):
+            print("\n".join(predictor.task.in_lines(predicted)))
+            continue
         print(_as_line(predicted))
     for path in files:
         print(f"Wrote {path}")

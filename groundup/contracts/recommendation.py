@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ __all__ = [
     "Catalogue",
     "Choice",
     "HasSquaredNorms",
+    "MakesLists",
     "ReadsCatalogue",
     "RecommendationSizes",
     "Recommender",
@@ -185,6 +186,16 @@ class ReadsCatalogue(Protocol):
 
     def read_catalogue(self, numbers: Tensor, categories: Tensor) -> None:
         """Take the columns of all items: (N + 1, I) float32 and (N + 1, K) int64."""
+
+
+@runtime_checkable
+class MakesLists(Protocol):
+    """A task that predicts lists of items, by ``list_options`` of its ``predict``."""
+
+    list_options: ClassVar[tuple[str, ...]]
+
+    def in_lines(self, predicted: Any) -> list[str]:
+        """Return a prediction in lines for people."""
 
 
 @runtime_checkable

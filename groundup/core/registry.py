@@ -99,6 +99,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "python_questions": "groundup.data.sources.python_questions",
         "python_question_pairs": "groundup.data.sources.python_question_pairs",
         "python_summaries": "groundup.data.sources.python_summaries",
+        "python_imports": "groundup.data.sources.python_imports",
         "table": "groundup.data.sources.table",
         "text_pairs": "groundup.data.sources.text_pairs",
         "token_labels": "groundup.data.sources.token_labels",

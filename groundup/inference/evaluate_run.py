@@ -28,6 +28,7 @@ _INPUTS = {
     "image": "picture.png",
     "audio": "sound.wav",
     "speech": "sound.wav",
+    "interactions": "--user USER",
     "table": """'{"column": "value"}'""",
     "picture_tokens": "'a red hat' --out drawn.png",
     "captioned_pictures": "'a red hat' --out made.png",

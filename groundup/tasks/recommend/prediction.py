@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from groundup.contracts.recommendation import NOBODY, Recommender
+from groundup.contracts.tasks import PREDICTION
 from groundup.core.errors import DataError, did_you_mean
 from groundup.generation.scoring import evaluating
 from groundup.media.table_values import as_category
@@ -16,7 +17,7 @@ from groundup.processors.interactions import InteractionsProcessor
 from groundup.tasks.recommend.ratings import predict_ratings
 from groundup.tasks.recommend.scoring import explain, top_items
 
-__all__ = ["Recommends", "recommend"]
+__all__ = ["Recommends", "as_columns", "in_lines", "recommend"]
 
 _REASONS = 3
 
@@ -74,6 +75,29 @@ def recommend(
             ]
         )
     return found
+
+
+def as_columns(predicted: Any) -> dict[str, Any]:
+    """Return a prediction by the names of columns of a file."""
+    if isinstance(predicted, Mapping):
+        return dict(predicted)
+    return {
+        PREDICTION: [each["item"] for each in predicted],
+        "titles": [each["title"] for each in predicted],
+        "scores": [each["score"] for each in predicted],
+    }
+
+
+def in_lines(predicted: Any) -> list[str]:
+    """Return a prediction in lines for people: an item each, with its title, score and reasons."""
+    # A rating is one answer and no list.
+    if isinstance(predicted, Mapping):
+        return [f"{predicted['title']}: {predicted['rating']:.2f}"]
+    lines = []
+    for place, each in enumerate(predicted, 1):
+        why = f"  (near to: {'; '.join(each['because'])})" if each["because"] else ""
+        lines.append(f"{place:>3}  {each['title']}  {each['score']:.3f}{why}")
+    return lines
 
 
 def _parse(given: Any) -> Any:

@@ -30,7 +30,7 @@ from groundup.tasks.recommend.losses import (
     sampled_softmax_losses,
     softmax_losses,
 )
-from groundup.tasks.recommend.prediction import recommend
+from groundup.tasks.recommend.prediction import as_columns, in_lines, recommend
 from groundup.tasks.recommend.ratings import evaluate_ratings
 from groundup.tasks.recommend.rows import draw_items, draw_window, encode_examples, hide_items
 
@@ -47,6 +47,7 @@ class Recommend(Task):
 
     unit: ClassVar[str] = "interactions"
     file_source: ClassVar[str] = "interactions"
+    list_options: ClassVar[tuple[str, ...]] = ("k",)
     default_settings: ClassVar[Mapping[str, Any]] = {"optim.weight_decay": 0.0}
 
     objective: Literal["softmax", "sampled_softmax", "bpr", "ratings"] = setting(
@@ -316,6 +317,17 @@ class Recommend(Task):
         asked = list(inputs) if several else [inputs]
         found = recommend(self, model, asked, processor, int(options.get("k", self.k)))
         return found if several else found[0]
+
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: Any, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return the items of each user, their titles and scores, the best first; or the rating."""
+        found = self.predict(model, list(inputs), processor, **options)
+        return [as_columns(each) for each in found]
+
+    def in_lines(self, predicted: Any) -> list[str]:
+        """Return a prediction in lines for people."""
+        return in_lines(predicted)
 
     def measure(
         self, model: nn.Module, examples: Sequence[Example], processor: Any

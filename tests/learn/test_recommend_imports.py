@@ -1,0 +1,20 @@
+"""Which modules are imported together: a recommender of sequences beats popularity, fitted to the
+same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundup import api
+
+pytestmark = pytest.mark.slow
+RECIPE = Path(__file__).parents[2] / "recipes" / "demo" / "recommend.yaml"
+
+
+def test_imports_beat_popularity(tmp_path: Path) -> None:
+    changes = {"training.steps": 300, "machine.threads": 1, "evaluation.every": 300}
+    run = api.train(RECIPE, changes, runs=tmp_path)
+    metrics = api.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]
+    assert metrics["ndcg_at_10"] > 1.2 * metrics["popularity_ndcg_at_10"]
