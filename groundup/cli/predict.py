@@ -63,6 +63,10 @@ Guidance = Annotated[
 Sampler = Annotated[
     str | None, typer.Option(help="Of pictures: heun or euler, which asks half as often.")
 ]
+OnUnreadable = Annotated[
+    str | None,
+    typer.Option(help="Rows that cannot be read: stop, or skip; else as in the run's data."),
+]
 Users = Annotated[
     list[str] | None,
     typer.Option("--user", help="Of recommendations: for this user; may be given again."),
@@ -90,10 +94,7 @@ def predict(
     limit: Annotated[
         int | None, typer.Option(help="Predict of the first N rows or prompts.", min=1)
     ] = None,
-    on_unreadable: Annotated[
-        str | None,
-        typer.Option(help="Rows that cannot be read: stop, or skip; else as in the run's data."),
-    ] = None,
+    on_unreadable: OnUnreadable = None,
     checkpoint: Checkpoint = "best",
     adapter: Annotated[
         Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
