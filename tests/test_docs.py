@@ -40,6 +40,7 @@ PAIRS = [
     ("docs/autoencode.md", "docs/autoencode.zh.md"),
     ("docs/detect.md", "docs/detect.zh.md"),
     ("docs/rewards.md", "docs/rewards.zh.md"),
+    ("docs/recommend.md", "docs/recommend.zh.md"),
 ]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -63,6 +63,10 @@ Guidance = Annotated[
 Sampler = Annotated[
     str | None, typer.Option(help="Of pictures: heun or euler, which asks half as often.")
 ]
+Limit = Annotated[int | None, typer.Option(help="Predict of the first N rows or prompts.", min=1)]
+AdapterPath = Annotated[
+    Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
+]
 OnUnreadable = Annotated[
     str | None,
     typer.Option(help="Rows that cannot be read: stop, or skip; else as in the run's data."),
@@ -91,14 +95,10 @@ def predict(
         typer.Option(help="The .csv or .jsonl file to write; without it, lines are printed."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(help="Predict of the first N rows or prompts.", min=1)
-    ] = None,
+    limit: Limit = None,
     on_unreadable: OnUnreadable = None,
     checkpoint: Checkpoint = "best",
-    adapter: Annotated[
-        Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
-    ] = None,
+    adapter: AdapterPath = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_k: Annotated[

@@ -106,9 +106,17 @@ class RecommenderProcessor(InputProcessor):
 
     Attributes:
         max_history: The longest history that is read, in items.
+        users: The users of training, by their numbers less 1.
+        items: The items, likewise.
     """
 
     max_history: int
+    users: tuple[str, ...]
+    items: tuple[str, ...]
+
+    def title(self, number: int) -> str:
+        """Return what an item is called; its id where it has no name."""
+        raise NotImplementedError
 
     @property
     def sizes(self) -> RecommendationSizes:

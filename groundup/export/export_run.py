@@ -164,6 +164,8 @@ def _check_format(to: str, dtype: str) -> None:
         "onnx": onnx.require_onnx,
         "ctranslate2": ctranslate2.require_ctranslate2,
         "diffusers": diffusers.require_diffusers,
+        # Safetensors and JSON, which are there.
+        "vectors": lambda: None,
     }
     require[to]()
 

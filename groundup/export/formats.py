@@ -23,6 +23,7 @@ from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
 from groundup.export.onnx_graph import write_and_check
 from groundup.export.onnx_two_stacks import OnnxTwoStacks, write_graphs
 from groundup.export.samples import TEXTS
+from groundup.export.vectors import write_vectors
 from groundup.export.verify import Limit, Model, Reader, check_tensors
 from groundup.formats.model_types import as_gguf
 from groundup.inference.llama_cpp_parity import NEAR_BY_TABLE
@@ -40,6 +41,7 @@ DTYPES = {
     "onnx": ("fp32",),
     "ctranslate2": tuple(ctranslate2.KINDS),
     "diffusers": ("fp32",),
+    "vectors": ("fp32",),
 }
 
 
@@ -234,4 +236,5 @@ EXPORTERS: dict[str, Callable[[Job], None]] = {
     "onnx": _export_to_onnx,
     "ctranslate2": _export_to_ctranslate2,
     "diffusers": _export_to_diffusers,
+    "vectors": write_vectors,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recommendations import write_interactions
+from safetensors.torch import load_file
 
 from groundup import api
 from groundup.contracts.recommendation import Choice, UserHistory
 from groundup.core.values import IGNORED, Example
+from groundup.export.export_run import export_run
 from groundup.metrics.ranking import coverage, interval, mean_popularity, rank_chosen
 from groundup.processors.interactions import InteractionsConfig, InteractionsProcessor
 from groundup.runs.processor import load_processor
@@ -300,3 +303,17 @@ def test_every_table_says_whether_seen_items_are_ranked(run: Path) -> None:
         assert "what was seen" in table["title"]
     methods = [row[0] for row in found["tables"][0]["rows"]]
     assert methods == ["this run", "popularity", "item-kNN", "EASE", "Markov counts"]
+
+
+@pytest.mark.slow
+def test_vectors_go_out_as_files(run: Path) -> None:
+    folder = export_run(run, "vectors")
+    vectors = load_file(folder / "vectors.safetensors")
+    lines = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    predictor = api.load(run)
+    number = predictor.processor.user_number("u3")
+    scores = vectors["items"] @ vectors["users"][number - 1] + vectors["item_biases"]
+    seen = set(predictor.processor.about.seen["u3"])
+    ids = [json.loads(line)["item"] for line in lines]
+    best = max((n for n, item in enumerate(ids) if item not in seen), key=lambda n: scores[n])
+    assert ids[best] == predictor("u3")[0]["item"]
