@@ -66,8 +66,9 @@ class ReadsCaptions(Protocol):
     captions: LabelProcessor
 
     def encode_captions(self, texts: Sequence[str]) -> Batch:
-        """Return ``text`` and ``text_lengths`` as ``PictureGenerator`` has them. An empty text asks
-        for nothing."""
+        """Return ``text``, tokens, and ``text_lengths`` as ``PictureGenerator`` has them, and
+        ``text_states`` where an encoder's states are to be told instead of the tokens. An empty
+        text asks for nothing."""
 
 
 @runtime_checkable

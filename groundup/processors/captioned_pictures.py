@@ -75,16 +75,18 @@ class CaptionedPictures(LabelProcessor):
         return self.inputs.encode_inputs(inputs)
 
     def encode_captions(self, texts: Sequence[str]) -> Batch:
-        """Return ``text`` (N, S) int64 tokens, or (N, S, D) float32 states, and ``text_lengths``
-        (N,), 0 of an empty text; what is too long is cut and counted."""
+        """Return ``text`` (N, S) int64 tokens, ``text_lengths`` (N,), 0 of an empty text, and of a
+        trained encoder ``text_states`` (N, S, D) float32; what is too long is cut and counted."""
         read = self.captions.encode_inputs(list(texts))
         lengths = read["lengths"]
         for row, text in enumerate(texts):
             # The tokens around a text say nothing by themselves.
             if not text.strip():
                 lengths[row] = 0
-        states = read["tokens"] if "tokens" in read else read["inputs"]
-        return {"text": states, "text_lengths": lengths}
+        found = {"text": read["tokens"], "text_lengths": lengths}
+        if "inputs" in read:
+            found["text_states"] = read["inputs"]
+        return found
 
     def check_prompt(self, text: str) -> str:
         """Return which tokens of a text no training caption has, in quotes; empty: none.

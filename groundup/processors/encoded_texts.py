@@ -74,7 +74,8 @@ class EncodedTexts(LabelProcessor):
             return self._model.hidden(tokens)
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
-        """Return ``inputs`` (N, T, D) float32, 0 in the padding, and ``lengths`` (N,)."""
+        """Return ``inputs`` (N, T, D) float32, 0 in the padding, of ``tokens`` (N, T), and
+        ``lengths`` (N,)."""
         read = self._texts.encode_inputs(inputs)
         tokens = read["tokens"]
         lengths = read["lengths"]
@@ -86,7 +87,8 @@ class EncodedTexts(LabelProcessor):
         # Batches of no text are asked for where there are no examples of a split.
         states = torch.cat(found) if found else torch.zeros(0, 1, self.width)
         inside = torch.arange(tokens.shape[1]) < lengths[:, None]
-        return {"inputs": states.float() * inside[..., None], "lengths": lengths}
+        told = states.float() * inside[..., None]
+        return {"inputs": told, "tokens": tokens, "lengths": lengths}
 
     def as_list(self, inputs: Any) -> tuple[list[Any], bool]:
         """Return inputs as a list, and whether they were several."""

@@ -223,4 +223,7 @@ class ByCaption(Condition):
             new = processor.check_prompt(word)
             if new:
                 _log.warning("%r: no caption of the training split has %s", word, new)
-        return processor.encode_captions(words)
+        told = processor.encode_captions(words)
+        # The model is told either, by one name.
+        text = told.pop("text_states", told["text"])
+        return {**told, "text": text}

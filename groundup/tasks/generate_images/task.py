@@ -296,7 +296,7 @@ class GenerateImages(Task):
         if "text" in found:
             # Padded to the longest of all examples; at least one, which encoders need.
             longest = max(1, int(found["text_lengths"].max()))
-            found["text"] = found["text"][:, :longest]
+            found["text"] = batch.get("text_states", batch["text"])[:, :longest]
         return found
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:

@@ -65,8 +65,8 @@ def test_captions_as_the_states_of_a_trained_encoder(name: str, tmp_path: Path) 
     assert isinstance(processor, CaptionedPictures)
     together = processor.encode_captions(["a seven", "a", ""])
     alone = processor.encode_captions(["a"])
-    assert together["text"].shape[2] == 16
-    torch.testing.assert_close(together["text"][1, :1], alone["text"][0])
-    assert not together["text"][1, 1:].any()
+    assert together["text_states"].shape[2] == 16
+    torch.testing.assert_close(together["text_states"][1, :1], alone["text_states"][0])
+    assert not together["text_states"][1, 1:].any()
     assert together["text_lengths"].tolist()[2] == 0
     assert predictor("a seven").pixels.shape == (8, 8)
