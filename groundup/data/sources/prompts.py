@@ -20,7 +20,6 @@ from groundup.data.reading.listing import ROW_KINDS
 from groundup.data.reading.location import Origin, no_examples
 from groundup.data.reading.source import Source
 from groundup.data.reading.unlabelled import read_rows
-from groundup.data.schemas.column_names import rename_question
 from groundup.data.schemas.missing import without_missing
 from groundup.data.schemas.prompts import to_prompt
 from groundup.data.sources.conversations import first_question
@@ -32,7 +31,8 @@ __all__ = ["PromptSource"]
 # Where a row has no column ``answer``, what it calls its answer.
 _ANSWERS = ("completion", "output", "response", "solution")
 _TURNS = ("messages", "conversations")
-_ASKED = ("prompt", "question", "instruction", "input", "system", "history", "tools", *_TURNS)
+_ASKED = ("prompt", "question", "instruction", "query", "input", "user", "human", "problem")
+_ASKED_TOO = ("system", "history", "tools", *_TURNS)
 
 
 @data("prompts")
@@ -119,15 +119,16 @@ class PromptSource(Source):
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a row that ask nothing, and its answer under that name."""
-    usual = rename_question(row)
-    columns = {name: value for name, value in usual.items() if name not in _ASKED}
+    # By its own names, which the rewards of whoever wrote the rows know.
+    asked = (*_ASKED, *_ASKED_TOO)
+    columns = {n: value for n, value in row.items() if n.strip().lower() not in asked}
     if "answer" in columns:
         return columns
     for name in _ANSWERS:
         if name in columns:
             return {**columns, "answer": columns[name]}
     for name in _TURNS:
-        turns = usual.get(name)
+        turns = row.get(name)
         if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping):
             last = turns[-1]
             said = last.get("content", last.get("value"))

@@ -129,8 +129,8 @@ def test_which_task_offers_what() -> None:
         for capability in (Streams, Chats, SeveralSequences)
     }
     assert offered == {
-        Streams: {"language_modeling", "chat", "preference"},
-        Chats: {"chat", "preference"},
+        Streams: {"language_modeling", "chat", "preference", "grpo"},
+        Chats: {"chat", "preference", "grpo"},
         SeveralSequences: {"preference"},
     }
     # protocols with properties take instances alone
