@@ -24,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Imports go to lower tiers; inside a tier only to folders written earlier in its line.
 TIERS = (
     ("core", "contracts"),
-    ("formats", "media", "metrics", "recipe", "machine", "parallel", "nn", "generation"),
+    ("formats", "media", "metrics", "recipe", "machine", "parallel", "nn", "generation", "games"),
     ("data", "processors", "models", "tasks"),
     ("runs", "reports", "weights", "training", "inference", "tuning", "export", "planning"),
     ("api",),

@@ -25,6 +25,7 @@ COMMAND_LINE = {
         " --ngram-weight --length-bonus --count --steps --guidance --sampler --user --k --seed --weights --engine"
     ),
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights --engine",
+    "play": "RUN --against --second --simulations --games --checkpoint --seed",
     "export": "RUN --to --dtype --out --checkpoint --tolerance",
     "merge": "ADAPTERS --weights --out",
     "data inspect": "RECIPE [OVERRIDES] --examples --limit",

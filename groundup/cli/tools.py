@@ -1,4 +1,4 @@
-"""The verbs around a run: chat, data, runs, tune, export, merge, schema, env. torch is imported
+"""The verbs around a run: chat, play, data, runs, tune, export, merge, schema, env. torch is imported
 only once a verb runs."""
 
 from __future__ import annotations
@@ -87,6 +87,41 @@ def chat(
     options = given(locals())
     predictor = api.load(run, checkpoint, weights=weights, engine=engine)
     converse(predictor, choose_decoding(predictor, options))
+
+
+@tools.command()
+def play(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run that plays a game.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Who plays in your place: random, another run, or N random games a move."
+        ),
+    ] = None,
+    second: Annotated[bool, typer.Option("--second", help="Let the run begin.")] = False,
+    simulations: Annotated[
+        int | None, typer.Option(min=0, help="Of a search before each move; else as the task says.")
+    ] = None,
+    games: Annotated[int | None, typer.Option(min=1, help="With --against: how many; else 2.")] = None,
+    checkpoint: Checkpoint = "best",
+    seed: Seed = 0,
+) -> None:
+    """Play against a run, or let it play.
+
+    Moves are typed by name."""
+    from groundup import api
+    from groundup.cli.play import play_against_run, watch_run
+    from groundup.core.errors import GroundupError
+
+    if against is None and games is not None:
+        raise GroundupError("--games", "has no effect without --against", "Remove it")
+    if against is not None and second:
+        raise GroundupError("--second", "has no effect with --against", "Remove it")
+    predictor = api.load(run, checkpoint)
+    if against is None:
+        play_against_run(predictor, simulations, second=second)
+    else:
+        watch_run(predictor, against, simulations, games or 2, seed)
 
 
 @tools.command()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ChoosesHead",
+    "DenseLayers",
     "FeatureMaps",
     "Features",
     "HasTrunk",
@@ -106,3 +107,12 @@ class HasTrunk(Protocol):
 
     def trunk(self) -> Any:
         """Return the classifier's settings, for pictures of this model's shape."""
+
+
+@runtime_checkable
+class DenseLayers(Protocol):
+    """Settings of a classifier of rows of numbers, whose ``blocks`` one after the other can be the
+    trunk of another model."""
+
+    def layer_widths(self) -> tuple[int, ...]:
+        """Return how many numbers go in, and come out of each block."""

@@ -86,6 +86,7 @@ class EvaluationContext:
         base_examples: Raw examples of a split of what the base was trained on.
         base_held_out: The split to evaluate on there.
         judge: The model and processor of the run that ``DrawsPictures.judge`` names.
+        checkpoints: Those of the run, with the step of each and what builds its model.
         sequence_length: The context to evaluate with, in tokens.
         limit: Evaluate at most N examples where each costs a generation.
     """
@@ -98,6 +99,7 @@ class EvaluationContext:
     base_examples: Callable[[Split], Iterable[Any]] | None = None
     base_held_out: Split = "validation"
     judge: tuple[nn.Module, Any] | None = None
+    checkpoints: Sequence[tuple[int, Callable[[], nn.Module]]] = ()
     held_out: Split = "validation"
     seed: int = 0
     limit: int = 10

@@ -57,6 +57,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "matrix_factorization": "groundup.models.matrix_factorization",
         "two_tower": "groundup.models.two_tower",
         "sequence_recommender": "groundup.models.sequence_recommender",
+        "policy_value": "groundup.models.policy_value",
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
@@ -77,6 +78,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "grpo": "groundup.tasks.grpo.task",
         "generate_images": "groundup.tasks.generate_images.task",
         "recommend": "groundup.tasks.recommend.task",
+        "policy_value": "groundup.tasks.policy_value.task",
     },
     "data": {
         "arrays": "groundup.data.sources.arrays",
@@ -105,6 +107,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "token_labels": "groundup.data.sources.token_labels",
         "question_answers": "groundup.data.sources.question_answers",
         "interactions": "groundup.data.sources.interactions",
+        "self_play": "groundup.data.sources.self_play",
     },
     "processor": {
         "bytes": "groundup.processors.text.bytes",
@@ -123,6 +126,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "boxes": "groundup.processors.boxes",
         "table": "groundup.processors.table",
         "interactions": "groundup.processors.interactions",
+        "game": "groundup.processors.game",
     },
 }
 # What users look for, by the field's other names, and what is it here.
@@ -135,6 +139,7 @@ _ELSEWHERE: dict[Kind, dict[str, str]] = {
     },
     "task": {
         **dict.fromkeys(("translation", "summarization", "seq2seq"), "text_to_text"),
+        **dict.fromkeys(("alphazero", "self_play", "play"), "policy_value"),
         **dict.fromkeys(("asr", "speech_recognition", "speech_to_text"), "transcribe"),
     },
     "data": {

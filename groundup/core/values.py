@@ -1,5 +1,4 @@
-"""What the parts hand to each other: examples, losses, reports, tables. Plain values without
-behaviour."""
+"""What the parts hand to each other: examples, losses, reports, tables. Plain values."""
 
 from __future__ import annotations
 
@@ -371,19 +370,21 @@ class Figure:
     """Something for the report to draw; ``content`` holds plain JSON values.
 
     Kinds:
-        matrix: ``labels`` and ``counts``, one row for each true class and one column for each
-            predicted one.
+        matrix: ``labels`` and ``counts``, a row for each true class, a column for each predicted.
         reliability: ``bins``, each with ``confidence``, ``right`` (shares, 0 to 1) and ``count``.
         pictures: ``items``, each with ``true``, ``predicted``, ``probability``, ``name`` and
             ``picture`` (a PNG as a data address) or ``text``.
         scatter: ``points``, each (predicted, true).
-        sheet: ``picture``, one picture that is a grid of others.
-        pairs: ``items``, each with ``name``, ``label``, ``picture``, and whether it is ``marked``.
+        boards: ``items``, positions of a game: ``rows``, ``played``, ``value``, ``moves``.
+        sheet: ``picture``, a grid of others; pairs: ``items``, each with ``name``, ``label``,
+            ``picture``, and whether it is ``marked``.
         lines: ``series``, each with ``name`` and ``points`` (x, y), shares of 0 to 1; ``x`` and
             ``y`` say what of.
     """
 
-    kind: Literal["matrix", "reliability", "pictures", "scatter", "sheet", "pairs", "lines"]
+    kind: Literal[
+        "matrix", "reliability", "pictures", "scatter", "sheet", "pairs", "lines", "boards"
+    ]
     title: str
     content: dict[str, Any]
     note: str = ""

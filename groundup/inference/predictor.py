@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,7 @@ class Predictor:
             examples=examples,
             sequence_length=context_length_of(recipe.model),
             base=self._pretrained(progress),
+            checkpoints=[(step, partial(self._at, step)) for step in run.checkpoints.steps()],
             held_out="validation" if held_out == "train" else held_out,
             seed=recipe.seed,
             limit=limit or _GENERATED,
@@ -311,6 +312,10 @@ class Predictor:
         if recipe.evaluation.baselines:
             add_baselines(found, self.task, context, recipe.evaluation.baselines)
         return found
+
+    def _at(self, step: int) -> nn.Module:
+        model = build_trained_model(self.run, step, self.processor)
+        return model.to(next(self.model.parameters()).device).eval()
 
     def _with_other_runs(self, context: EvaluationContext) -> EvaluationContext:
         """Return the context with the runs that this one is compared with, or evaluated by."""

@@ -99,6 +99,10 @@ class MLPConfig(ModelConfig):
         """Numbers that go into each layer."""
         return (self.inputs + sum(self.category_widths), *self.hidden)
 
+    def layer_widths(self) -> tuple[int, ...]:
+        """Return how many numbers go in, and come out of each hidden layer."""
+        return self.widths
+
     def build(self) -> MLPClassifier:
         """Return the model with freshly initialised weights.
 

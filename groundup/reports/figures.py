@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from groundup.reports.boards import show_boards
 from groundup.reports.formatting import number
 from groundup.reports.line_charts import nice_ticks
 
@@ -40,6 +41,7 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
         "sheet": _show_sheet,
         "pairs": _show_pairs,
         "lines": _draw_lines,
+        "boards": show_boards,
     }
     draw = kinds.get(str(figure.get("kind")))
     if draw is None:
@@ -56,7 +58,7 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
         note = Markup('<p class="quiet">{}</p>').format(figure["note"])
     wide = ""
     if (
-        figure["kind"] in ("pictures", "sheet", "pairs")
+        figure["kind"] in ("pictures", "sheet", "pairs", "boards")
         or len(figure["content"].get("labels", ())) > _NARROW
     ):
         wide = " wide"

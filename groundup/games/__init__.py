@@ -1,0 +1,1 @@
+"""Games for two players without chance or hidden information: rules, search, players, ratings."""
