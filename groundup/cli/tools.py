@@ -1,5 +1,6 @@
-"""The verbs around a run: chat, play, data, runs, tune, export, merge, schema, env. torch is imported
-only once a verb runs."""
+"""The verbs around a run: chat, play, data, runs, tune, export, merge, schema, env.
+
+torch is imported only once a verb runs."""
 
 from __future__ import annotations
 
@@ -102,7 +103,9 @@ def play(
     simulations: Annotated[
         int | None, typer.Option(min=0, help="Of a search before each move; else as the task says.")
     ] = None,
-    games: Annotated[int | None, typer.Option(min=1, help="With --against: how many; else 2.")] = None,
+    games: Annotated[
+        int | None, typer.Option(min=1, help="With --against: how many; else 2.")
+    ] = None,
     checkpoint: Checkpoint = "best",
     seed: Seed = 0,
 ) -> None:

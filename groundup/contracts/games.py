@@ -19,7 +19,18 @@ from groundup.core.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Evaluate", "Found", "Game", "GameProcessor", "Judged", "Outcome", "Player", "PlaysGames", "Symmetry"]
+__all__ = [
+    "Evaluate",
+    "Found",
+    "Game",
+    "GameProcessor",
+    "Judged",
+    "Outcome",
+    "Player",
+    "PlaysGames",
+    "Symmetry",
+]
+
 
 class Found(NamedTuple):
     """What a player thinks of positions.
@@ -202,13 +213,11 @@ class GameProcessor(InputProcessor):
 
 @runtime_checkable
 class PlaysGames(Protocol):
-    """A task whose model plays a game.
+    """A task whose model plays a game."""
 
-    Attributes:
-        simulations: Of a search before each move.
-    """
-
-    simulations: int
+    @property
+    def simulations(self) -> int:
+        """Of a search before each move."""
 
     def player(self, model: nn.Module, processor: GameProcessor, simulations: int) -> Player:
         """Return the model as a player; with 0 simulations it plays what it first thinks of."""

@@ -40,4 +40,5 @@ def draw_moves(
     """Return a move (G,) of each turn, drawn by non-negative shares (G, A)."""
     sums = shares.astype(np.float64).cumsum(1)
     drawn = seeding.uniforms(seed, "move", turns)[0] * sums[:, -1]
-    return (sums <= drawn[:, None]).sum(1).clip(max=shares.shape[1] - 1)
+    found: NDArray[np.int64] = (sums <= drawn[:, None]).sum(1).clip(max=shares.shape[1] - 1)
+    return found

@@ -78,19 +78,20 @@ def search_gumbel(
     plans = {count: halving_plan(count, simulations) for count in set(allowed.tolist())}
     plan = np.array([plans[count] for count in allowed.tolist()])
 
-    def at_root(
-        tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def at_root(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         wanted = plan[:, int(tree.visits[0, 0].sum())][:, None]
         now = considered & (tree.visits[:, 0] == wanted)
-        return np.where(now, score + _weighed(tree, rows, nodes, value_scale), -np.inf).argmax(1)
+        weighed = score + _weighed(tree, rows, nodes, value_scale)
+        best: NDArray[np.int64] = np.where(now, weighed, -np.inf).argmax(1)
+        return best
 
     def below(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         visits = tree.visits[rows, nodes]
         better = softmax(tree.logits[rows, nodes] + _weighed(tree, rows, nodes, value_scale))
         share = visits / (1 + visits.sum(1, keepdims=True))
         # An illegal move has no chance, and is no better than one whose share is used up.
-        return np.where(better > 0, better - share, -np.inf).argmax(1)
+        best: NDArray[np.int64] = np.where(better > 0, better - share, -np.inf).argmax(1)
+        return best
 
     for _ in range(simulations):
         tree.simulate(at_root, below)

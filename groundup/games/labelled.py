@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from groundup.contracts.games import Game, Judged
 from groundup.core import seeding
@@ -102,7 +101,7 @@ def _judged(
 ) -> list[Example]:
     states = np.concatenate([game.replay(moves) for moves in positions])
     gains = gains_of(states)
-    found = []
+    found: list[Example] = []
     for moves, each in zip(positions, gains, strict=True):
         best = each == each.max()
         # Where every move is as good as the others nobody can go wrong.

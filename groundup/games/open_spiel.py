@@ -136,8 +136,7 @@ def _check(game: Any, name: str, where: str, pyspiel: Any) -> None:
     utility = pyspiel.GameType.Utility
     faults = {
         "chance": kind.chance_mode != pyspiel.GameType.ChanceMode.DETERMINISTIC,
-        "hidden information": kind.information
-        != pyspiel.GameType.Information.PERFECT_INFORMATION,
+        "hidden information": kind.information != pyspiel.GameType.Information.PERFECT_INFORMATION,
         "moves at the same time": kind.dynamics != pyspiel.GameType.Dynamics.SEQUENTIAL,
         f"{game.num_players()} players": game.num_players() != 2,
         "gains that do not add up to 0": kind.utility

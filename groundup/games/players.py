@@ -21,6 +21,7 @@ from groundup.games.tree import masked, softmax
 
 __all__ = ["Match", "RandomPlayer", "Rollouts", "Searcher", "play_match"]
 
+
 @dataclass(frozen=True)
 class Searcher:
     """A network with a search, or alone with 0 simulations. It plays what it holds for best."""

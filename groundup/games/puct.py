@@ -59,16 +59,15 @@ def search_puct(
         with np.errstate(divide="ignore"):
             tree.logits[:, 0] = np.where(legal, np.log(mixed), -np.inf)
 
-    def choose(
-        tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def choose(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         logits = tree.logits[rows, nodes]
         visits = tree.visits[rows, nodes]
         gains = np.where(visits > 0, tree.gains(rows, nodes), tree.values[rows, nodes][:, None])
         # One more, so that the first try already goes by what the network thinks.
         tries = np.sqrt(visits.sum(1, keepdims=True) + 1)
         score = gains + exploration * softmax(logits) * tries / (1 + visits)
-        return np.where(np.isfinite(logits), score, -np.inf).argmax(1)
+        best: NDArray[np.int64] = np.where(np.isfinite(logits), score, -np.inf).argmax(1)
+        return best
 
     for _ in range(simulations):
         tree.simulate(choose, choose)

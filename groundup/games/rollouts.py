@@ -17,9 +17,7 @@ from groundup.games.tree import Tree
 __all__ = ["play_out", "search_rollouts"]
 
 
-def play_out(
-    game: Game, states: NDArray[Any], random: np.random.Generator
-) -> NDArray[np.float32]:
+def play_out(game: Game, states: NDArray[Any], random: np.random.Generator) -> NDArray[np.float32]:
     """Return what the players to move win (B,) when both play random moves to the end."""
     found = np.zeros(len(states), np.float32)
     began = game.player(states)
@@ -66,16 +64,15 @@ def search_rollouts(
         order = random.random((len(leaves), game.moves), np.float32)
         return order, play_out(game, leaves, random)
 
-    def choose(
-        tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def choose(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         visits = tree.visits[rows, nodes]
         order = tree.logits[rows, nodes]
         spread = np.sqrt(np.log(visits.sum(1, keepdims=True) + 1) / np.maximum(visits, 1))
         score = tree.gains(rows, nodes) + exploration * spread
         # What was not tried comes before all that was.
         score = np.where(visits > 0, score, 1e6 + order)
-        return np.where(np.isfinite(order), score, -np.inf).argmax(1)
+        best: NDArray[np.int64] = np.where(np.isfinite(order), score, -np.inf).argmax(1)
+        return best
 
     tree = Tree(game, states, playouts, evaluate)
     for _ in range(playouts):

@@ -42,7 +42,8 @@ class TicTacToe(Game):
         return np.zeros((count, 2), np.int64)
 
     def legal(self, states: NDArray[Any]) -> NDArray[np.bool_]:
-        return (states[:, 1:] & _BITS) == 0
+        free: NDArray[np.bool_] = (states[:, 1:] & _BITS) == 0
+        return free
 
     def play(self, states: NDArray[Any], moves: NDArray[np.int64]) -> NDArray[Any]:
         taken = states[:, 1]
@@ -55,17 +56,19 @@ class TicTacToe(Game):
         return Outcome(lost | (taken == _FULL), -lost.astype(np.float32))
 
     def player(self, states: NDArray[Any]) -> NDArray[np.int64]:
-        return np.bitwise_count(states[:, 1]).astype(np.int64) & 1
+        turn: NDArray[np.int64] = np.bitwise_count(states[:, 1]).astype(np.int64) & 1
+        return turn
 
     def encode(self, states: NDArray[Any]) -> NDArray[np.float32]:
         mine = states[:, :1]
         taken = states[:, 1:]
         # Empty places too: convolutions see zeros beyond the edge.
         stones = np.stack([mine, taken ^ mine, ~taken], 1)
-        return ((stones & _BITS) > 0).astype(np.float32).reshape(-1, 3, 3, 3)
+        planes: NDArray[np.float32] = ((stones & _BITS) > 0).astype(np.float32)
+        return planes.reshape(-1, *self.planes)
 
     def keys(self, states: NDArray[Any]) -> list[Any]:
-        return (states[:, 1] << 9 | states[:, 0]).tolist()
+        return list((states[:, 1] << 9 | states[:, 0]).tolist())
 
     def board(self, state: NDArray[Any]) -> list[str]:
         players = (".xo", ".ox")[int(self.player(state[None])[0])]

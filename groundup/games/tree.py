@@ -101,14 +101,15 @@ class Tree:
         for rows, nodes, moves in path:
             # Gains add up to 0: what one player wins the other loses.
             same = self.players[rows, nodes] == leaf_players[rows]
-            self.totals[rows, nodes, moves] += np.where(same, 1, -1) * leaf_values[rows]
+            own = np.where(same, leaf_values[rows], -leaf_values[rows])
+            self.totals[rows, nodes, moves] += own
             self.visits[rows, nodes, moves] += 1
 
     def gains(self, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (R, A) what each move of some nodes brought on average; 0 where not tried."""
         visits = self.visits[rows, nodes]
-        found: NDArray[np.float32] = self.totals[rows, nodes] / np.maximum(visits, 1)
-        return found
+        found = self.totals[rows, nodes] / np.maximum(visits, np.float32(1))
+        return found.astype(np.float32)
 
     def root_values(self) -> NDArray[np.float32]:
         """Return (G,) what the players to move can expect: the first thought and all simulations

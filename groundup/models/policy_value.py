@@ -79,7 +79,8 @@ class PolicyValueConfig(ModelConfig):
                 raise RecipeError(f"{_WHERE}.{key}", "is the policy_value model's", "Remove it")
         if section.get("hidden") == []:
             raise RecipeError(f"{_WHERE}.hidden", "is empty, so nothing is learned", "Write [128]")
-        dense: Any = validate(found, section, _WHERE)
+        kind: Any = found
+        dense: Any = validate(kind, section, _WHERE)
         return dense.model_copy(update={"inputs": math.prod(self.input_shape or ()), "outputs": 1})
 
     @property
@@ -128,7 +129,7 @@ class PolicyValueConfig(ModelConfig):
         assert self.input_shape is not None
         trunk = self.trunk()
         if not isinstance(trunk, FeatureMaps):
-            widths = trunk.layer_widths()
+            widths: tuple[int, ...] = trunk.layer_widths()
             body = sum(a * b for a, b in pairwise(widths))
             heads = widths[-1] * (self.outputs + self.value_width) + self.value_width
             return 6.0 * (body + heads)
@@ -141,7 +142,8 @@ class PolicyValueConfig(ModelConfig):
             + _VALUE_CHANNELS * self.value_width
         )
         settings: Any = trunk
-        return 6.0 * (heads + self.value_width) + float(settings.flops_per_token(context))
+        own: float = 6.0 * (heads + self.value_width)
+        return own + float(settings.flops_per_token(context))
 
 
 class PolicyValue(nn.Module):

@@ -6,19 +6,19 @@ Shape legend: N positions, A moves, C planes, H rows, W columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.contracts.experience import ExperienceStream
 from groundup.contracts.games import Evaluate, Game, Judged
+from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Example, Split
@@ -31,7 +31,7 @@ from groundup.games.self_play import Experience, PlaySettings, SearchSettings, p
 __all__ = ["SelfPlay"]
 
 _log = logging.getLogger("groundup")
-_PAST = "past"  # what the names of past selves' tensors begin with
+_PAST = "past/"  # what the names of past selves' tensors begin with
 _WRONGLY = 0.05  # share of wrong resignations from which it is said
 
 
@@ -53,7 +53,10 @@ class SelfPlay(DataSource):
     )
     fast_simulations: int = setting(8, "Simulations of these, with fast_share above 0", ge=1)
     search_value: float = setting(
-        0.0, "Share of the search's value in what is learned, next to how the game ended", ge=0, le=1
+        0.0,
+        "Share of the search's value in what is learned; the rest: how games ended",
+        ge=0,
+        le=1,
     )
     resign_below: float | None = setting(
         None, "Give up where the search expects less, -1 to 0; null: never", ge=-1, le=0
@@ -135,12 +138,18 @@ class SelfPlay(DataSource):
         )
 
 
+def _no_partners(which: int = 0) -> Batch:
+    raise DataError("data self_play", "mixes no positions", "Use task: policy_value")
+
+
 class _SelfPlayStream(ExperienceStream):
     """Rounds of games, in the order of their numbers."""
 
     def __init__(self, source: SelfPlay, context: DataContext) -> None:
         super().__init__(context, source.every, source.buffer)
         self._source = source
+        self._context = context
+        self._past: Batch = {}  # weights of past selves, by place and name
         self._game: Game = find_game(source.game)
 
     @property
@@ -158,9 +167,7 @@ class _SelfPlayStream(ExperienceStream):
         # Of few games all moves may be openings or searched shortly.
         while found is None or not len(found.states):
             numbers = np.arange(first, first + source.games)
-            found = play_round(
-                self._game, source.play_settings, evaluate, past, self.seed, numbers
-            )
+            found = play_round(self._game, source.play_settings, evaluate, past, self.seed, numbers)
             first += source.games
         self.cursor["games"] = first
         self._report(found, step)
@@ -172,6 +179,27 @@ class _SelfPlayStream(ExperienceStream):
             "value": torch.from_numpy(values.astype(np.float32)),
         }
 
+    def __next__(self) -> Batch:
+        context = self._context
+        first = self.state_dict()["samples"] + context.rank * context.micro_batch_size
+        batch = super().__next__()
+        if context.augment is None:
+            return batch
+        return context.augment(batch, first + np.arange(len(batch["value"])), _no_partners)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._past = {}
+
+    def buffer(self) -> Batch:
+        """Return the positions, and the weights of past selves."""
+        return super().buffer() | self._past
+
+    def load_buffer(self, tensors: Batch) -> None:
+        """Go on with what was saved."""
+        self._past = {name: x for name, x in tensors.items() if name.startswith(_PAST)}
+        super().load_buffer({name: x for name, x in tensors.items() if name not in self._past})
+
     def _past_selves(self, model: nn.Module) -> list[Evaluate]:
         """Return the past selves to play against; now and then the model becomes one."""
         source = self._source
@@ -182,15 +210,15 @@ class _SelfPlayStream(ExperienceStream):
         if rounds % source.past_every == 0:
             place = rounds // source.past_every % source.past_selves
             for name, values in model.state_dict().items():
-                self.kept[f"{_PAST}.{place}.{name}"] = values.detach().cpu().clone()
-        places = sorted({name.split(".")[1] for name in self.kept}, key=int)
+                self._past[f"{_PAST}{place}.{name}"] = values.detach().cpu().clone()
+        places = sorted({name.split(".")[0].removeprefix(_PAST) for name in self._past}, key=int)
         return [thoughts_of(model, self._game, self._weights(place)) for place in places]
 
     def _weights(self, place: str) -> dict[str, Tensor]:
-        start = f"{_PAST}.{place}."
+        start = f"{_PAST}{place}."
         return {
             name.removeprefix(start): values
-            for name, values in self.kept.items()
+            for name, values in self._past.items()
             if name.startswith(start)
         }
 

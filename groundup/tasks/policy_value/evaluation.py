@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -33,10 +34,14 @@ _SHOWN = 8  # positions of a game in the report
 
 
 class _Settings(Protocol):
-    simulations: int
-    opponents: tuple[int, ...]
-    match_games: int
-    rated: int
+    @property
+    def simulations(self) -> int: ...
+    @property
+    def opponents(self) -> tuple[int, ...]: ...
+    @property
+    def match_games(self) -> int: ...
+    @property
+    def rated(self) -> int: ...
 
     def player(self, model: nn.Module, processor: GameProcessor, simulations: int) -> Player: ...
 
@@ -60,9 +65,7 @@ def evaluate_player(settings: _Settings, context: EvaluationContext) -> Evaluati
     matches = {}
     for name, other in players.items():
         context.progress(f"{settings.match_games} games against {name}")
-        matches[name] = play_match(
-            game, searcher, other, settings.match_games, seed=context.seed
-        )
+        matches[name] = play_match(game, searcher, other, settings.match_games, seed=context.seed)
     tables.append(_matches(matches, settings.simulations, metrics))
     if settings.rated:
         tables.append(_ratings(settings, context, searcher, players))
@@ -119,9 +122,7 @@ def _every_position(
     assert solved is not None
     rows: list[tuple[str | float | int | None, ...]] = []
     for name, player in (("alone", alone), ("", searcher)):
-        found, perfect, second = worst_results(
-            solved, lambda states, player=player: player(states, np.zeros(len(states), np.int64)).moves
-        )
+        found, perfect, second = worst_results(solved, partial(_moves_of, player))
         lost = int(((found < 0) & (perfect >= 0)).sum())
         given_away = int((found < perfect).sum()) - lost
         prefix = f"{name}_" if name else ""
@@ -137,9 +138,11 @@ def _every_position(
     return Table("Exhaustive play", columns, rows, note)
 
 
-def _matches(
-    matches: dict[str, Match], simulations: int, metrics: dict[str, float]
-) -> Table:
+def _moves_of(player: Player, states: NDArray[Any]) -> NDArray[np.int64]:
+    return player(states, np.zeros(len(states), np.int64)).moves
+
+
+def _matches(matches: dict[str, Match], simulations: int, metrics: dict[str, float]) -> Table:
     rows: list[tuple[str | float | int | None, ...]] = []
     for name, match in matches.items():
         games = len(match.results)
@@ -162,7 +165,7 @@ def _ratings(
     """Let checkpoints of the run and the other players play each other."""
     game: Game = context.processor.game
     everyone = dict(players)
-    for step, model in _some(list(context.checkpoints()), settings.rated):
+    for step, model in _some(list(context.checkpoints), settings.rated):
         everyone[f"step {step:,}"] = settings.player(
             model(), context.processor, settings.simulations
         )
@@ -191,8 +194,12 @@ def _ratings(
         games[a, b] = games[b, a] = each
     elo = elo_ratings(scores, games)
     rows: list[tuple[str | float | int | None, ...]] = [
-        (names[place], round(float(elo[place])), f"{scores[place].sum():g} of {games[place].sum():g}")
-        for place in np.argsort(-elo)
+        (
+            names[n],
+            round(float(elo[n])),
+            f"{scores[n].sum():g} of {games[n].sum():g}",
+        )
+        for n in np.argsort(-elo).tolist()
     ]
     note = (
         f"Elo by Bradley and Terry's model, random moves being 0; {each} games a pair, which begin"

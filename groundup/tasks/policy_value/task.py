@@ -183,8 +183,12 @@ class PolicyValueTask(Task):
         states = np.concatenate([game.read(str(text)) for text in inputs])
         for text, over in zip(inputs, game.outcome(states).over, strict=True):
             if over:
-                raise DataError(f"the position after {text}", "is the end of a game", "Leave it out")
-        found = self.player(model, reader, self.simulations)(states, np.zeros(len(states), np.int64))
+                raise DataError(
+                    f"the position after {text}", "is the end of a game", "Leave it out"
+                )
+        found = self.player(model, reader, self.simulations)(
+            states, np.zeros(len(states), np.int64)
+        )
         return [_row(game, states[n], found, n) for n in range(len(states))]
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
@@ -211,7 +215,7 @@ def _judged(example: Example) -> Judged:
     if not isinstance(example.target, Judged):
         raise DataError(
             example.origin or example.name,
-            f"the target is {type(example.target).__name__}; allowed: what is thought of a position",
+            f"the target is {type(example.target).__name__}; allowed: what to do in a position",
             "Use data: self_play",
         )
     return example.target
