@@ -17,7 +17,16 @@ __all__ = [
     "HasTrunk",
     "MapSize",
     "TokenLogits",
+__all__ = [
+    "ChoosesHead",
+    "DenseLayers",
+    "FeatureMaps",
+    "Features",
+    "HasTrunk",
+    "MapSize",
+    "TokenLogits",
     "TokenStates",
+]
 ]
 
 

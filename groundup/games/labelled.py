@@ -35,9 +35,7 @@ def solved_game(name: str) -> Solved | None:
 
 
 @lru_cache
-def labelled_positions(
-    game: Game, count: int, seed: int, purpose: str
-) -> tuple[list[Example], str]:
+def labelled_positions(game: Game, count: int, seed: int, part: int) -> tuple[list[Example], str]:
     """Return positions of random games, and in words how it is known what is right in them.
 
     Only positions where it matters: one move at least is worse than another. A small game is looked
@@ -47,25 +45,25 @@ def labelled_positions(
         game: The rules.
         count: How many positions at most; there may be fewer.
         seed: Decides which.
-        purpose: Other words give other positions.
+        part: 0 or 1: no position is in both parts.
     """
     solved = solved_game(game.name)
     if solved is not None:
         words = "perfect play, by looking at every position"
-        positions = _drawn(game, count, seed, purpose, 0)
+        positions = _drawn(game, count, seed, part, 0)
         return _judged(game, positions, solved.gains, exact=True, count=count), words
     if isinstance(game, ConnectFour):
         words = f"perfect play from {LEAST_STONES} stones on, by exhaustive search"
-        positions = _drawn(game, 4 * count, seed, purpose, LEAST_STONES)
+        positions = _drawn(game, 4 * count, seed, part, LEAST_STONES)
         return _judged(game, positions, solve_connect_four, exact=True, count=count), words
     words = f"a search with {_PLAYOUTS} random games a move"
-    positions = _drawn(game, count, seed, purpose, 0)
+    positions = _drawn(game, count, seed, part, 0)
     return _estimated(game, positions, seed), words
 
 
-def _drawn(game: Game, count: int, seed: int, purpose: str, least: int) -> list[list[int]]:
+def _drawn(game: Game, count: int, seed: int, part: int, least: int) -> list[list[int]]:
     """Return the moves of random games to different positions, with so many moves at least."""
-    random = np.random.default_rng(seeding.key(seed, f"positions to {purpose}"))
+    random = np.random.default_rng(seeding.key(seed, "positions", part))
     found: dict[Any, list[int]] = {}
     tries = 0
     while len(found) < count and tries < 40:
@@ -83,7 +81,8 @@ def _drawn(game: Game, count: int, seed: int, purpose: str, least: int) -> list[
                 # One position of a game, so that they are alike in nothing but by chance.
                 stays = random.random(len(rows)) < 0.25
                 for row, key in zip(rows[stays], game.keys(states[stays]), strict=True):
-                    found.setdefault(key, histories[row])
+                    if histories[row] and seeding.key(0, f"part of {key}") % 2 == part:
+                        found.setdefault(key, histories[row])
                 rows = rows[~stays]
                 states = states[~stays]
                 if not len(rows):

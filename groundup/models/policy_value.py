@@ -54,15 +54,15 @@ class PolicyValueConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _backbone_is_known(self) -> PolicyValueConfig:
-        trunk = self.trunk()
+        trunk = self.body()
         dense = not isinstance(trunk, FeatureMaps)
-        if dense and "policy_channels" in self.model_fields_set:
+        if dense and self.policy_channels != type(self).model_fields["policy_channels"].default:
             raise ValueError(
                 "policy_channels has no effect with a backbone without feature maps. Remove it"
             )
         return self
 
-    def trunk(self) -> Any:
+    def body(self) -> Any:
         """Return the settings of the layers below the heads, for positions of the game's shape.
 
         Raises:
@@ -86,7 +86,7 @@ class PolicyValueConfig(ModelConfig):
     @property
     def loss_is_sum(self) -> bool:
         """Batch norm ties the examples of a micro-batch together."""
-        trunk = self.trunk()
+        trunk = self.body()
         return bool(trunk.loss_is_sum) and not isinstance(trunk, FeatureMaps)
 
     def complete_from(self, processor: Processor) -> PolicyValueConfig:
@@ -127,7 +127,7 @@ class PolicyValueConfig(ModelConfig):
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one position, forward and backward: 6 a weight and place."""
         assert self.input_shape is not None
-        trunk = self.trunk()
+        trunk = self.body()
         if not isinstance(trunk, FeatureMaps):
             widths: tuple[int, ...] = trunk.layer_widths()
             body = sum(a * b for a, b in pairwise(widths))
@@ -158,7 +158,7 @@ class PolicyValue(nn.Module):
     def __init__(self, config: PolicyValueConfig) -> None:
         super().__init__()
         self.config = config
-        trunk = config.trunk()
+        trunk = config.body()
         # Its own output is left behind.
         classifier = trunk.build()
         self.blocks = classifier.blocks

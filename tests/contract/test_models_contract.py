@@ -231,6 +231,7 @@ def test_every_model_has_a_tiny_version_here() -> None:
     from test_ctc_contract import SPEECH
     from test_detector_contract import DETECTORS
     from test_encoder_decoder_contract import ENCODER_DECODERS
+    from test_games_contract import GAMES
     from test_generators_contract import GENERATORS
     from test_recommenders_contract import RECOMMENDERS
     from test_sequence_models_contract import SEQUENCES
@@ -239,6 +240,7 @@ def test_every_model_has_a_tiny_version_here() -> None:
     here = set(TOKENS) | set(INPUTS) | set(SEQUENCES) | set(ENCODER_DECODERS)
     here |= set(SPEECH) | set(WHISPER) | set(GENERATORS) | set(DETECTORS)
     here |= set(RECOMMENDERS)
+    here |= set(GAMES)
     assert set(BUILTINS["model"]) == here
 
 

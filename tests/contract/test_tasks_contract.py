@@ -68,6 +68,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"objective": "bpr", "drawn_items": 4, "popularity_power": 0.5, "k": 3},
         {"objective": "ratings", "mask_seen": False},
     ],
+    "policy_value": [{}, {"symmetries": False, "value_weight": 0.5}],
     "transcribe": [{}, {"ngram": 3, "beams": 3, "metrics": ["cer"], "measured": 0}],
     **{name: [{}] for name in ENCODER_TASKS},
 }
@@ -78,6 +79,7 @@ OWN_MODELS = {
     "autoencode": "fsq_autoencoder",
     "generate_images": "unet",
     "detect": "detector",
+    "policy_value": "policy_value",
     "recommend": "sequence_recommender",
 }
 

@@ -51,8 +51,12 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
+<<<<<<< HEAD
     "generate_images text": ("captions to draw", {"name": "unet"}),
     "generate_images text mean_flow": ("captions to draw", {"name": "dit", "mean_flow": True}),
+=======
+    "policy_value": ("games", {}),
+>>>>>>> c8a014c (test: games, searches and self-play)
     "detect": ("scenes", {}),
     "detect augmented": ("scenes", {"augmentation": AUGMENTATION["scenes"]}),
     "text_and_pictures": ("captioned", {}),
@@ -82,6 +86,7 @@ OWN_MODELS = {
     "redrawn": "fsq_autoencoder",
     "drawings": "unet",
     "scenes": "detector",
+    "games": "policy_value",
     "interactions": "sequence_recommender",
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py

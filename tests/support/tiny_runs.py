@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from recommendations import write_interactions
+from self_playing import GAME_SECTIONS
 
 from groundup.data.sources.arrays import Arrays
 
@@ -103,6 +104,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "spoken",
         {"layers": 1, "width": 16, "heads": 2, "source_positions": 16, **SHORT, "dropout": 0.1},
     ),
+    "policy_value": ("games", {"backbone": {"name": "mlp", "hidden": [16]}}),
     "unet": ("drawings", {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1}),
     "dit": ("drawings", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "matrix_factorization": ("interactions", {"width": 8, "dropout": 0.1}),
@@ -195,7 +197,7 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-    if reads in ("documents", "pairs", "drawings", "interactions"):
+    if reads in ("documents", "pairs", "drawings", "interactions", "games"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
@@ -227,6 +229,8 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}
+    if reads == "games":
+        return GAME_SECTIONS
     if reads == "interactions":
         task = {"name": "recommend", "max_history": 8}
         return {"task": task, "data": write_interactions(folder), "processor": "interactions"}

@@ -74,7 +74,8 @@ class SelfPlay(DataSource):
             ("past_share", ("past_selves", "past_every")),
         ):
             for name in names:
-                if not dict(self)[share] and name in self.model_fields_set:
+                default = type(self).model_fields[name].default
+                if not dict(self)[share] and dict(self)[name] != default:
                     raise ValueError(
                         f"{name} has no effect with {share}: 0. Remove {name} or set {share}"
                     )
@@ -100,7 +101,7 @@ class SelfPlay(DataSource):
         if split == "train":
             alike = np.full(game.moves, 1 / game.moves, np.float32)
             return [Example("start", "", Judged(self.game, alike, 0.0, exact=False))]
-        return list(labelled_positions(game, self.held_out, self.seed, split)[0])
+        return list(labelled_positions(game, self.held_out, self.seed, int(split == "test"))[0])
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
@@ -115,7 +116,7 @@ class SelfPlay(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return what is played, and how many positions are held out."""
         game = find_game(self.game)
-        _, words = labelled_positions(game, self.held_out, self.seed, "validation")
+        _, words = labelled_positions(game, self.held_out, self.seed, 0)
         held_out = {split: len(self.examples(split, cache)) for split in ("validation", "test")}
         return {
             "source": f"games of {self.game} that the model plays against itself",
