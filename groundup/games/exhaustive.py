@@ -61,7 +61,7 @@ class Solved:
         return np.concatenate([each[~self.game.outcome(each).over] for each in self.layers])
 
 
-def solve(game: Game) -> Solved:
+def solve(game: Game, most: int = _MOST) -> Solved:
     """Return what every position is worth that can be reached.
 
     Raises:
@@ -74,14 +74,14 @@ def solve(game: Game) -> Solved:
         if not len(states):
             break
         rows, moves = np.nonzero(game.legal(states))
-        if count + len(rows) > _TRIED * _MOST:
-            raise _too_many(game)
+        if count + len(rows) > _TRIED * most:
+            raise _too_many(game, most)
         after = game.play(states[rows], moves)
         unique = list({key: place for place, key in enumerate(game.keys(after))}.values())
         layers.append(after[unique])
         count += len(unique)
-        if count > _MOST:
-            raise _too_many(game)
+        if count > most:
+            raise _too_many(game, most)
     values: list[NDArray[np.float32]] = []
     for states in reversed(layers):
         outcome = game.outcome(states)
@@ -94,10 +94,10 @@ def solve(game: Game) -> Solved:
     return Solved(game, layers, values)
 
 
-def _too_many(game: Game) -> DataError:
+def _too_many(game: Game, most: int) -> DataError:
     return DataError(
         game.name,
-        f"has more than {_MOST:,} positions, too many to look at all of them",
+        f"has more than {most:,} positions, too many to look at all of them",
         "Compare with other players instead",
     )
 

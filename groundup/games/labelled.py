@@ -14,7 +14,7 @@ from groundup.contracts.games import Game, Judged
 from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.values import Example
-from groundup.games.catalogue import find_game
+from groundup.games.catalogue import OWN, find_game
 from groundup.games.connect_four import ConnectFour
 from groundup.games.connect_four_solver import LEAST_STONES, solve_connect_four
 from groundup.games.exhaustive import Solved, solve
@@ -22,6 +22,7 @@ from groundup.games.rollouts import search_rollouts
 
 __all__ = ["labelled_positions", "solved_game"]
 
+_FEW = 2_000  # positions of a game of another library that is solved whole
 _PLAYOUTS = 400  # of a move where nothing is known exactly
 
 
@@ -29,7 +30,8 @@ _PLAYOUTS = 400  # of a move where nothing is known exactly
 def solved_game(name: str) -> Solved | None:
     """Return a game of the catalogue solved whole, None where it is too large for that."""
     try:
-        return solve(find_game(name))
+        # Games of objects are looked at one position after the other.
+        return solve(find_game(name)) if name in OWN else solve(find_game(name), _FEW)
     except DataError:
         return None
 
