@@ -38,6 +38,7 @@ PAIRS = [
     ("docs/summarize.md", "docs/summarize.zh.md"),
     ("docs/digit_strings.md", "docs/digit_strings.zh.md"),
     ("docs/autoencode.md", "docs/autoencode.zh.md"),
+    ("docs/games.md", "docs/games.zh.md"),
     ("docs/detect.md", "docs/detect.zh.md"),
     ("docs/rewards.md", "docs/rewards.zh.md"),
     ("docs/recommend.md", "docs/recommend.zh.md"),

@@ -17,16 +17,7 @@ __all__ = [
     "HasTrunk",
     "MapSize",
     "TokenLogits",
-__all__ = [
-    "ChoosesHead",
-    "DenseLayers",
-    "FeatureMaps",
-    "Features",
-    "HasTrunk",
-    "MapSize",
-    "TokenLogits",
     "TokenStates",
-]
 ]
 
 

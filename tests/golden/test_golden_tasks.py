@@ -51,12 +51,9 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
-<<<<<<< HEAD
     "generate_images text": ("captions to draw", {"name": "unet"}),
     "generate_images text mean_flow": ("captions to draw", {"name": "dit", "mean_flow": True}),
-=======
     "policy_value": ("games", {}),
->>>>>>> c8a014c (test: games, searches and self-play)
     "detect": ("scenes", {}),
     "detect augmented": ("scenes", {"augmentation": AUGMENTATION["scenes"]}),
     "text_and_pictures": ("captioned", {}),
