@@ -101,6 +101,7 @@ def _played(console: Console, game: Game, states: NDArray[Any], word: str) -> ND
 
 def _show(console: Console, game: Game, states: NDArray[Any]) -> None:
     rows = game.board(states[0])
+    # A letter is half as wide as it is high: with blanks the board is about square.
     square = set("".join(rows)) <= set(".xo")
     console.print("\n".join(" ".join(row) if square else row for row in rows))
 
@@ -142,6 +143,7 @@ def watch_run(
         GroundupError: If the other one is none of these, or plays another game.
     """
     game, player = _player(predictor, simulations)
+    # Opponents that draw their moves need no drawn beginnings.
     openings = 0
     if against == "random":
         other: Player = RandomPlayer(game, seed)

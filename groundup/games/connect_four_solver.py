@@ -28,6 +28,7 @@ def solve_connect_four(states: NDArray[np.int64]) -> NDArray[np.float32]:
         Pons, 2015, "Solving Connect 4: how to build a perfect AI", parts 4 to 7; Tromp, "John's
         Connect Four playground", for the bits.
     """
+    # Shared by all positions: games that are nearly over have much in common.
     known: dict[int, tuple[int, int]] = {}
     found = np.full((len(states), WIDTH), -np.inf, np.float32)
     for row, (mine, taken) in enumerate(states.tolist()):
@@ -54,6 +55,7 @@ def _four(stones: int) -> bool:
 
 def _threats(stones: int, taken: int) -> int:
     """Return the empty places that would complete four of some stones."""
+    # Upwards there is no gap to fill: stones lie on each other.
     found = (stones << 1) & (stones << 2) & (stones << 3)
     for step in STEPS[1:]:
         left = (stones << step) & (stones << (2 * step))
@@ -85,6 +87,7 @@ def _search(mine: int, taken: int, low: int, high: int, known: dict[int, tuple[i
     if not free:
         return -1
     key = mine + taken + _BOTTOMS
+    # Bounds instead of values: a search within a window proves no more.
     at_least, at_most = known.get(key, (-1, 1))
     low = max(low, at_least)
     high = min(high, at_most)

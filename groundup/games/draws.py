@@ -18,6 +18,7 @@ PLACES = 1 << 16
 
 def gumbel(seed: int, turns: NDArray[np.int64], moves: int) -> NDArray[np.float32]:
     """Return Gumbel noise (G, A) for turns (G,), as ``PLACES`` numbers them."""
+    # Keyed by the turn: a game draws the same whichever games are played with it.
     drawn = seeding.uniforms(seed, "gumbel", turns, moves).T
     # Away from 0, whose logarithm is none.
     return -np.log(-np.log(drawn + 2.0**-60)).astype(np.float32)
@@ -38,6 +39,7 @@ def draw_moves(
     seed: int, turns: NDArray[np.int64], shares: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     """Return a move (G,) of each turn, drawn by non-negative shares (G, A)."""
+    # In float64: sums of many small shares would otherwise miss the last move.
     sums = shares.astype(np.float64).cumsum(1)
     drawn = seeding.uniforms(seed, "move", turns)[0] * sums[:, -1]
     found: NDArray[np.int64] = (sums <= drawn[:, None]).sum(1).clip(max=shares.shape[1] - 1)

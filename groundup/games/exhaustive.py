@@ -77,12 +77,14 @@ def solve(game: Game, most: int = _MOST) -> Solved:
         if count + len(rows) > _TRIED * most:
             raise _too_many(game, most)
         after = game.play(states[rows], moves)
+        # Many orders of moves lead to one position, which is looked at once.
         unique = list({key: place for place, key in enumerate(game.keys(after))}.values())
         layers.append(after[unique])
         count += len(unique)
         if count > most:
             raise _too_many(game, most)
     values: list[NDArray[np.float32]] = []
+    # From the end: what is worth most to the mover is known once all that follows is.
     for states in reversed(layers):
         outcome = game.outcome(states)
         found = outcome.value.copy()
@@ -130,6 +132,7 @@ def worst_results(
         if not len(rows):
             continue
         left = states[rows]
+        # The player has one move in each position; the other side tries all of its own.
         own = game.play(left, choose(left))
         same = game.player(own) == game.player(left)
         for row, key, again in zip(rows, game.keys(own), same, strict=True):

@@ -25,6 +25,7 @@ def halving_plan(candidates: int, simulations: int) -> list[int]:
 
     All candidates are tried equally often in a phase; the better half of them goes on to the next.
     """
+    # Each phase gets about the same number of simulations.
     phases = max(1, math.ceil(math.log2(max(candidates, 2))))
     plan: list[int] = []
     tried = 0
@@ -33,6 +34,7 @@ def halving_plan(candidates: int, simulations: int) -> list[int]:
         for _ in range(max(1, simulations // (phases * left))):
             plan += [tried] * left
             tried += 1
+        # Two are compared to the end, where there are two.
         left = max(min(2, candidates), left // 2)
     return plan[:simulations]
 
@@ -73,12 +75,15 @@ def search_gumbel(
     if noise and turns is not None:
         score = logits + noise * draws.gumbel(seed, turns, game.moves)
     allowed = np.minimum(np.isfinite(logits).sum(1), candidates)
+    # The rank of each move, without a loop over the games.
     order = np.argsort(np.argsort(-score, 1, kind="stable"), 1, kind="stable")
     considered = order < allowed[:, None]
+    # Games with few legal moves have fewer candidates, and so another plan.
     plans = {count: halving_plan(count, simulations) for count in set(allowed.tolist())}
     plan = np.array([plans[count] for count in allowed.tolist()])
 
     def at_root(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Every simulation starts at the root: the visits there count the simulations.
         wanted = plan[:, int(tree.visits[0, 0].sum())][:, None]
         now = considered & (tree.visits[:, 0] == wanted)
         weighed = score + _weighed(tree, rows, nodes, value_scale)
@@ -97,8 +102,10 @@ def search_gumbel(
         tree.simulate(at_root, below)
     weighed = _weighed(tree, everyone, first, value_scale)
     visits = tree.visits[:, 0]
+    # Of those that went through every phase: others were tried too seldom to be believed.
     most = visits == visits.max(1, keepdims=True)
     moves = np.where(most, score + weighed, -np.inf).argmax(1)
+    # Without the noise, which chose what to try and is nothing to learn.
     policy = softmax(logits + weighed)
     gains = tree.gains(everyone, first)
     return Found(moves, policy, tree.root_values(), visits, gains, priors)
@@ -115,6 +122,7 @@ def _weighed(
     known = (priors * gains).sum(1) / np.maximum(priors.sum(1), 1e-9)
     total = visits.sum(1)
     expected = (tree.values[rows, nodes] + total * known) / (1 + total)
+    # A move that was not tried is not worth 0: it is as good as the position lets expect.
     complete = np.where(visits > 0, gains, expected[:, None])
     weight = scale * (_VISITS + visits.max(1))
     found: NDArray[np.float32] = (weight[:, None] * (complete + 1) / 2).astype(np.float32)

@@ -59,6 +59,7 @@ def labelled_positions(game: Game, count: int, seed: int, part: int) -> tuple[li
         positions = _drawn(game, 4 * count, seed, part, LEAST_STONES)
         return _judged(game, positions, solve_connect_four, exact=True, count=count), words
     words = f"a search with {_PLAYOUTS} random games a move"
+    # Nobody knows the best move here, so the table says what it is compared with.
     positions = _drawn(game, count, seed, part, 0)
     return _estimated(game, positions, seed), words
 
@@ -79,6 +80,7 @@ def _drawn(game: Game, count: int, seed: int, part: int, least: int) -> list[lis
             states = states[states_left]
             if not len(rows):
                 break
+            # Every game that goes on has as many moves.
             if len(histories[rows[0]]) >= least:
                 # One position of a game, so that they are alike in nothing but by chance.
                 stays = random.random(len(rows)) < 0.25

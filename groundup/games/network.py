@@ -40,6 +40,7 @@ def thoughts_of(
     dtype = next(model.parameters()).dtype
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
+    # A copy: the weights that are trained stay in their own precision.
     answering = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     if weights is not None:
         answering.load_state_dict(weights)

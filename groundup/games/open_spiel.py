@@ -55,6 +55,7 @@ class OpenSpielGame(Game):
     def play(self, states: NDArray[Any], moves: NDArray[np.int64]) -> NDArray[Any]:
         after = []
         for state, move in zip(states[:, 0], moves.tolist(), strict=True):
+            # The tree keeps the position before the move, too.
             changed = state.clone()
             changed.apply_action(move)
             after.append(changed)
@@ -110,6 +111,7 @@ def load_open_spiel(name: str, where: str) -> OpenSpielGame:
     except ImportError as error:
         raise MissingExtraError("open_spiel", "games") from error
 
+    # Asked first: the library prints its own errors to the terminal.
     known = pyspiel.registered_names()
     asked = name.partition("(")[0]
     if asked not in known:

@@ -124,6 +124,7 @@ def play_match(
     states = game.start(games)
     moves: list[list[int]] = [[] for _ in range(games)]
     results = np.zeros(games, np.float32)
+    # Games that are over leave the batch; their numbers stay.
     left = np.arange(games)
     players = (first, second)
     for turn in range(game.longest + 1):
@@ -136,6 +137,7 @@ def play_match(
         if not len(left):
             break
         to_move = (game.player(states[left]) + left) % 2
+        # Nobody is asked: two games that begin alike are drawn alike.
         if turn < openings:
             to_move = np.full(len(left), 2)
         for who in np.unique(to_move).tolist():

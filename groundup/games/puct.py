@@ -49,6 +49,7 @@ def search_puct(
         turns: (G,) numbers of the turns, as ``draws.PLACES`` has it.
     """
     tree = Tree(game, states, simulations, evaluate)
+    # Before the noise: what is shown is what the network thinks.
     priors = softmax(tree.logits[:, 0])
     drawn_for = np.zeros(len(states), np.int64)
     if turns is not None:
@@ -62,6 +63,7 @@ def search_puct(
     def choose(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         logits = tree.logits[rows, nodes]
         visits = tree.visits[rows, nodes]
+        # Not 0, which would be a draw: in a lost position every untried move would look good.
         gains = np.where(visits > 0, tree.gains(rows, nodes), tree.values[rows, nodes][:, None])
         # One more, so that the first try already goes by what the network thinks.
         tries = np.sqrt(visits.sum(1, keepdims=True) + 1)
@@ -80,5 +82,6 @@ def search_puct(
         powers = shares ** (1 / np.maximum(warm, 0.01))[:, None]
         moves = np.where(warm > 0, draw_moves(seed, drawn_for, powers), moves)
     gains = tree.gains(np.arange(len(states)), np.zeros(len(states), np.int64))
+    # The target is how often a move was tried: that is steadier than what it brought.
     policy = visits / visits.sum(1, keepdims=True)
     return Found(moves, policy, tree.root_values(), visits, gains, priors)

@@ -32,6 +32,7 @@ def play_out(game: Game, states: NDArray[Any], random: np.random.Generator) -> N
             left = left[~over]
             if not len(left):
                 break
+        # The largest of equal draws over the legal moves: one of them, all alike.
         drawn = random.random((len(states), game.moves), np.float32)
         moves = np.where(game.legal(states), drawn, -1).argmax(1)
         states = game.play(states, moves)
@@ -57,6 +58,7 @@ def search_rollouts(
         exploration: Of UCB1, for gains between -1 and 1.
         seed: Decides what is drawn.
     """
+    # One generator for all games: they are searched together, in one order.
     random = np.random.default_rng(seeding.key(seed, "rollouts"))
 
     def evaluate(leaves: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -165,6 +165,7 @@ def _begin(
 ) -> _Games:
     drawn = seeding.uniforms(seed, "game", numbers, 5)
     openings = (drawn[0] * (settings.openings + 1)).astype(np.int64)
+    # Drawn for each game before it begins, so that a resumed run meets the same opponents.
     opponents = np.full(len(numbers), -1)
     if past:
         chosen = drawn[1] < settings.past_share
@@ -199,6 +200,7 @@ def _move(
     who = np.where(players == games.side[left], -1, games.past[left])
     fast = seeding.uniforms(seed, "fast", turns[left])[0] < settings.fast_share
     opening = turn < games.openings[left]
+    # Drawn evenly: what the model prefers it sees often enough.
     drawn = left[opening]
     if len(drawn):
         found = RandomPlayer(game, seed)(games.states[drawn], turns[drawn])
@@ -212,6 +214,7 @@ def _move(
                 continue
             states = games.states[rows]
             found = _search(game, settings, states, thinks, seed, turns[rows], turn, quick=quick)
+            # Moves of a past self are its own: the model would learn to play as it did.
             if player < 0 and not quick:
                 record = (rows, states, found.policy, found.values, players[chosen])
                 games.rows.append(record)
@@ -269,6 +272,7 @@ def _gather(games: _Games) -> Experience:
     empty = (nothing, games.states[:0], none, none[:, 0], nothing)
     columns = [np.concatenate(part) for part in zip(empty, *games.rows, strict=True)]
     rows, states, policy, searched, players = columns
+    # From the view of whoever was to move, as the network sees every position.
     ended = np.where(players == 0, games.results[rows], -games.results[rows])
     signs = np.sign(games.results)
     given_up = games.given_up >= 0

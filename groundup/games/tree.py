@@ -61,10 +61,12 @@ class Tree:
         self.totals = np.zeros(shape, np.float32)
         self.values = np.zeros((count, size), np.float32)
         self.players = np.zeros((count, size), np.int64)
+        # Small integers: trees of thousands of simulations hold one for each move.
         self._children = np.full(shape, -1, np.int32)
         self._states = np.empty((count, size, *roots.shape[1:]), roots.dtype)
         self._over = np.zeros((count, size), np.bool_)
         self._evaluate = evaluate
+        # All trees have their nodes at the same places, so that one number says how many are used.
         self._used = 0
         self._everyone = np.arange(count)
         self._add(self._everyone, roots)
@@ -76,6 +78,7 @@ class Tree:
         nodes = np.zeros(len(rows), np.int64)
         leaf_values = np.zeros(len(rows), np.float32)
         leaf_players = np.zeros(len(rows), np.int64)
+        # Only what was gone through is changed, at the end: a row of games for each depth.
         path = []
         ends: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
         choose = at_root
@@ -83,9 +86,11 @@ class Tree:
             moves = choose(self, rows, nodes)
             path.append((rows, nodes, moves))
             children = self._children[rows, nodes, moves].astype(np.int64)
+            # -1 where a move was not tried yet: there a tree grows.
             new = children < 0
             if new.any():
                 ends.append((rows[new], nodes[new], moves[new]))
+            # A game that is over is worth what it ended with, however often it is reached.
             done = ~new & self._over[rows, children]
             if done.any():
                 leaf_values[rows[done]] = self.values[rows[done], children[done]]
@@ -114,6 +119,7 @@ class Tree:
     def root_values(self) -> NDArray[np.float32]:
         """Return (G,) what the players to move can expect: the first thought and all simulations
         together."""
+        # The first thought counts as one simulation, so that there is a value before any.
         visits = self.visits[:, 0].sum(1)
         found: NDArray[np.float32] = (self.values[:, 0] + self.totals[:, 0].sum(1)) / (1 + visits)
         return found

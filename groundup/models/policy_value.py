@@ -55,6 +55,7 @@ class PolicyValueConfig(ModelConfig):
     @model_validator(mode="after")
     def _backbone_is_known(self) -> PolicyValueConfig:
         trunk = self.body()
+        # A setting that nothing reads would be passed over in silence.
         dense = not isinstance(trunk, FeatureMaps)
         if dense and self.policy_channels != type(self).model_fields["policy_channels"].default:
             raise ValueError(
@@ -170,6 +171,7 @@ class PolicyValue(nn.Module):
             last = trunk.map_sizes()[-1]
             sides = [-(-side // last.stride) for side in config.input_shape[1:]]
             places = math.prod(sides)
+            # Places keep apart until here: where to play is a question of places.
             policy = [*_mixed(last.width, config.policy_channels), nn.Flatten()]
             value = [*_mixed(last.width, _VALUE_CHANNELS), nn.Flatten()]
             widths = (config.policy_channels * places, _VALUE_CHANNELS * places)

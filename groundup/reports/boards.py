@@ -27,6 +27,7 @@ def show_boards(content: Mapping[str, Any], title: str) -> Markup:
 
 def _show(item: Mapping[str, Any], number: int) -> Markup:
     rows = [str(row) for row in item["rows"]]
+    # Go has hundreds of moves, of which a reader looks at the first few.
     moves = list(item["moves"])[:_MOST_MOVES]
     board, top = _board(rows)
     bars = [_bar(move, top + 14 + _LINE * place) for place, move in enumerate(moves)]

@@ -99,6 +99,7 @@ class SelfPlay(DataSource):
         """
         game = find_game(self.game)
         if split == "train":
+            # Nothing is learned from it: it tells the processor which game is played.
             alike = np.full(game.moves, 1 / game.moves, np.float32)
             return [Example("start", "", Judged(self.game, alike, 0.0, exact=False))]
         return list(labelled_positions(game, self.held_out, self.seed, int(split == "test"))[0])
@@ -172,6 +173,7 @@ class _SelfPlayStream(ExperienceStream):
             first += source.games
         self.cursor["games"] = first
         self._report(found, step)
+        # How a game ended says much about its last moves and little about its first.
         values = (1 - source.search_value) * found.ended + source.search_value * found.searched
         return {
             "inputs": torch.from_numpy(self._game.encode(found.states)),
@@ -210,6 +212,7 @@ class _SelfPlayStream(ExperienceStream):
         self.cursor["rounds"] = rounds + 1
         if rounds % source.past_every == 0:
             place = rounds // source.past_every % source.past_selves
+            # Copied: the optimizer changes the weights in place.
             for name, values in model.state_dict().items():
                 self._past[f"{_PAST}{place}.{name}"] = values.detach().cpu().clone()
         places = sorted({name.split(".")[0].removeprefix(_PAST) for name in self._past}, key=int)

@@ -80,6 +80,7 @@ def _share(count: float, total: int) -> str:
         return "none"
     share = count / total
     z = 1.96
+    # Not the usual one, which of 0 errors would say that there can be none.
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     half /= 1 + z * z / total
@@ -210,6 +211,7 @@ def _ratings(
 
 def _some(checkpoints: list[Any], count: int) -> Iterator[Any]:
     """Yield so many of the checkpoints, evenly spread."""
+    # The first and the last are always among them.
     places = np.linspace(0, len(checkpoints) - 1, min(count, len(checkpoints)))
     for place in sorted(set(places.round().astype(int).tolist())):
         yield checkpoints[place]
@@ -219,6 +221,7 @@ def _game_shown(game: Game, player: Player, match: Match, against: str) -> Figur
     """Return positions of a game in which the model is to move, with what it thinks of them."""
     number = 0
     states = game.start(1)
+    # The opponent thinks otherwise: only the model has a network to show.
     turns: list[tuple[NDArray[Any], int]] = []
     for move in match.moves[number]:
         if game.player(states)[0] == number % 2:

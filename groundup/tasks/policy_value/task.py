@@ -114,6 +114,7 @@ class PolicyValueTask(Task):
         places = torch.from_numpy(np.stack([view.places for view in views])[chosen])
         moves = torch.from_numpy(np.stack([view.moves for view in views])[chosen])
         planes = batch["inputs"].flatten(2)
+        # By places, not by turning pictures: the moves follow by the same table.
         turned = planes.gather(2, places[:, None].expand_as(planes))
         return batch | {
             "inputs": turned.view_as(batch["inputs"]),
@@ -134,6 +135,7 @@ class PolicyValueTask(Task):
         errors = (outputs[:, -1].float() - batch["value"]).square().sum()
         count = torch.tensor(float(len(logits)), device=logits.device)
         chosen = batch["policy"].gather(1, logits.argmax(1, keepdim=True))[:, 0]
+        # Several moves may be equally good: any of them is right.
         best = (chosen >= batch["policy"].amax(1) - _EQUAL).sum()
         terms = {"policy": Term(crossed, count), "value": Term(errors, count, self.value_weight)}
         return Loss(terms, {"best": best, "positions": count})
