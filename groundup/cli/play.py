@@ -53,6 +53,7 @@ def play_against_run(predictor: Predictor, simulations: int | None, *, second: b
         f"{predictor.run.label} at step {predictor.step} plays {game.name}. ? shows what it thinks,"
         " /new starts again, an empty line ends."
     )
+    # Who begins has number 0.
     user = int(second)
     states = game.start(1)
     while True:
@@ -115,6 +116,7 @@ def _ended(game: Game, states: NDArray[Any], user: int) -> str:
 
 def _thoughts(game: Game, states: NDArray[Any], found: Found) -> str:
     """Return what the model would play in the user's place."""
+    # The likeliest first; of equal ones the first by number.
     order = np.argsort(-found.policy[0], kind="stable")
     lines = [f"For you it expects {found.values[0]:+.2f}. It would play:"]
     for move in order[:_SHOWN]:

@@ -25,6 +25,7 @@ def find_game(name: str, where: str = "recipe.data.game") -> Game:
         MissingExtraError: If it is OpenSpiel's, which is not installed.
         RecipeError: If there is no such game, or it is not one that can be searched here.
     """
+    # Games of arrays are played many at once, those of objects are not.
     if name in OWN:
         return OWN[name]()
     return load_open_spiel(name.removeprefix(_LIBRARY), where)

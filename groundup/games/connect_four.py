@@ -60,6 +60,7 @@ class ConnectFour(Game):
         # A one added at a column's bottom is carried to its first empty place.
         return np.stack([taken ^ states[:, 0], taken | (taken + _FIRST[moves])], 1)
 
+    # Shifts compare all places with their neighbours at once.
     def outcome(self, states: NDArray[Any]) -> Outcome:
         taken = states[:, 1]
         lost = _won(taken ^ states[:, 0])
@@ -91,5 +92,6 @@ class ConnectFour(Game):
 
     def symmetries(self) -> Sequence[Symmetry]:
         places = np.arange(WIDTH * HEIGHT)
+        # Left and right are alike; upside down stones would not fall.
         mirrored = places.reshape(HEIGHT, WIDTH)[:, ::-1].ravel()
         return (Symmetry(places, _COLUMNS), Symmetry(mirrored, _COLUMNS[::-1].copy()))

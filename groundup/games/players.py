@@ -65,6 +65,7 @@ class Rollouts:
     seed: int = 0
 
     def __call__(self, states: NDArray[Any], turns: NDArray[np.int64]) -> Found:
+        # Other random games in every turn: the same would be wrong in the same way.
         seed = seeding.key(self.seed, "rollouts of a turn", int(turns[0]))
         return search_rollouts(self.game, states, playouts=self.playouts, seed=seed)
 

@@ -49,6 +49,7 @@ class TicTacToe(Game):
         taken = states[:, 1]
         return np.stack([taken ^ states[:, 0], taken | _BITS[moves]], 1)
 
+    # Bits, so that a line is one comparison for all games at once.
     def outcome(self, states: NDArray[Any]) -> Outcome:
         taken = states[:, 1]
         # Only who moved last can have three in a row.
@@ -80,5 +81,6 @@ class TicTacToe(Game):
 
     def symmetries(self) -> Sequence[Symmetry]:
         square = np.arange(9).reshape(3, 3)
+        # Four turns of the board and of its mirror image: eight in all.
         views = [np.rot90(side, turns) for side in (square, square.T) for turns in range(4)]
         return [Symmetry(view.ravel(), view.ravel()) for view in views]

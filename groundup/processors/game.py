@@ -53,6 +53,7 @@ class GameReader(GameProcessor):
     def save(self, folder: Path) -> None:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
+        # The name alone: the rules are code, and come with the package.
         write_json(folder / "processor.json", {"name": "game", "game": self.game.name})
 
 

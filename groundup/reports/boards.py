@@ -41,6 +41,7 @@ def _show(item: Mapping[str, Any], number: int) -> Markup:
 
 def _board(rows: Sequence[str]) -> tuple[Markup, float]:
     """Return a board, and its height."""
+    # Boards of stones are drawn; others are shown as they print themselves.
     stones = set("".join(rows)) <= set(".xo") and len({len(row) for row in rows}) == 1
     if not stones:
         # Games of other libraries draw themselves, in letters of one width.
@@ -69,6 +70,7 @@ def _board(rows: Sequence[str]) -> tuple[Markup, float]:
 
 def _bar(move: Mapping[str, Any], y: float) -> Markup:
     """Return a line of a move: its share after the search over that before it."""
+    # Two bars: what the search has changed is what it found out.
     share = float(move["share"])
     prior = float(move["prior"])
     words = f"{prior:.0%} to {share:.0%}, {float(move['visits']):.0f} tries"
