@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator, model_validator
-
 from groundup.contracts.data import DataContext, DataSource, Stream, Unlabelled
 from groundup.contracts.recommendation import Catalogue, Choice, UserHistory
 from groundup.core.errors import DataError
@@ -32,6 +30,7 @@ from groundup.data.reading.interaction_files import (
     stamp_of,
 )
 from groundup.data.reading.interaction_log import Log, LogColumns, read_columns_of, read_log
+from groundup.data.reading.source import Source
 from groundup.data.splitting.drawing import say_once
 from groundup.data.splitting.interaction_split import HELD_OUT, Held, hold_out
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -58,13 +57,17 @@ class _Read:
 
 
 @data("interactions")
-class Interactions(DataSource):
+class Interactions(Source):
     """Who did what, and when: rows of .csv, .tsv, .parquet or .jsonl, or RecBole's .inter.
 
     Interactions of a user are in order of time; those of one second are in the order of the rows.
     """
 
-    path: PathText = setting(..., "file of interactions, or a folder of them or with RecBole's")
+    reads_datasets = False
+    reads_in_order = False
+    reads_many_paths = False
+    for_drawing = ("hold_out", "folds", "fold")
+
     users: PathText | None = setting(
         None, "file with columns of users; silent: the .user next to a .inter"
     )
@@ -90,10 +93,6 @@ class Interactions(DataSource):
     separator: str | None = setting(
         None, "character between cells of .csv and .tsv; silent: as their suffix says", min_length=1
     )
-    encoding: str | None = setting(None, "encoding of tables without a mark; silent: UTF-8")
-    on_unreadable: Literal["stop", "skip"] = setting(
-        "stop", "rows that cannot be used: an error, or left out and counted"
-    )
     rating_range: tuple[float, float] | None = setting(
         None, "the least and the highest rating; others are mistakes"
     )
@@ -111,20 +110,6 @@ class Interactions(DataSource):
         "last",
         "held out: of each user the last two; of all the latest; all of some users; or any",
     )
-    fraction: float = setting(
-        0.1,
-        "share held out for validation",
-        ge=0.0,
-        lt=1.0,
-        applies_when={"hold_out": ("time", "users", "random")},
-    )
-    test: float = setting(
-        0.1,
-        "share that training never looks at",
-        ge=0.0,
-        lt=1.0,
-        applies_when={"hold_out": ("time", "users", "random")},
-    )
     folds: int | None = setting(
         None,
         "cut users or interactions into N folds, one of them the test",
@@ -132,51 +117,54 @@ class Interactions(DataSource):
         applies_when={"hold_out": ("users", "random")},
     )
     fold: int = setting(0, "the fold that is the test, from 0", ge=0)
-    seed: int = setting(
-        0,
-        "another seed holds out others",
-        ge=0,
-        applies_when={"hold_out": ("users", "random")},
-    )
     rows: Literal["users", "interactions"] = setting(
         "users",
         "one training example is all of a user's interactions, as models of sequences learn; or one"
         " interaction",
     )
-    licence: str = setting("", "licence of the data, for the data card")
 
-    @field_validator("separator", mode="before")
-    @classmethod
-    def _spell_tab(cls, given: Any) -> Any:
-        return "\t" if given == "\\t" else given
-
-    @model_validator(mode="after")
-    def _settings_fit(self) -> Interactions:
-        if self.hold_out != "last":
-            if self.fraction + self.test >= 1:
-                raise ValueError("fraction and test leave nothing to train on. Lower one of them")
-            if not self.fraction:
-                raise ValueError("fraction is 0, so nothing chooses the best weights. Set 0.05")
-        if self.folds is not None and "test" in self.model_fields_set and self.test != 0.1:
-            raise ValueError("test has no effect with folds. Remove one of them")
-        if self.fold >= (self.folds or 1):
-            raise ValueError(f"fold is {self.fold}, of {self.folds or 1}. Name one from 0")
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
         low, high = self.rating_range or (0.0, 1.0)
         if low >= high:
-            raise ValueError(f"rating_range is {low:g} to {high:g}. Write the lower one first")
-        return self
+            return f"rating_range is {low:g} to {high:g}. Write the lower one first"
+        if self.fold >= (self.folds or 1):
+            return f"fold is {self.fold}, of {self.folds or 1}. Name one from 0"
+        return self._problem_with_held_out()
+
+    def _problem_with_held_out(self) -> str | None:
+        for name in ("validation", "test"):
+            if isinstance(dict(self)[name], str | list):
+                problem = f"{name} names a file; interactions are held out of path, by hold_out"
+                return f"{problem}. Remove it"
+        drawn = {"last": (), "time": ("fraction", "test")}.get(
+            self.hold_out, ("fraction", "test", "seed")
+        )
+        idle = [name for name in self.given("fraction", "test", "seed") if name not in drawn]
+        if idle:
+            return f"{idle[0]} has no effect with hold_out: {self.hold_out}. Remove {idle[0]}"
+        if self.folds is not None and self.test is not None:
+            return "test has no effect with folds. Remove one of them"
+        if self.hold_out != "last" and not self.fraction:
+            return "fraction is 0, so nothing chooses the best weights. Set 0.05"
+        return None
+
+    @property
+    def _file(self) -> str:
+        assert isinstance(self.path, str)
+        return self.path
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""
         # Of each user the last is always test.
-        tested = self.hold_out == "last" or self.folds is not None or self.test > 0
+        tested = self.hold_out == "last" or self.folds is not None or self.test is not None
         return ("train", "validation", "test") if tested else ("train", "validation")
 
     @property
     def _paths(self) -> list[str]:
-        users = self.users or next_to(self.path, ".user")
-        items = self.items or next_to(self.path, ".item")
-        return [self.path, *filter(None, (users, items))]
+        users = self.users or next_to(self._file, ".user")
+        items = self.items or next_to(self._file, ".item")
+        return [self._file, *filter(None, (users, items))]
 
     def contents(self) -> Mapping[str, Path | str]:
         """Return what is read; see ``DataSource.contents``."""
@@ -206,7 +194,7 @@ class Interactions(DataSource):
                 f" {len(read.log.user_ids):,} users are too few for hold_out: {self.hold_out}",
                 "Give more data, or hold out otherwise",
             )
-        return found
+        return found[: self.limit]
 
     def _examples(self, read: _Read, split: Split) -> Iterator[Example]:
         log = read.log
@@ -285,16 +273,16 @@ class Interactions(DataSource):
     # ------------------------------------------------------------------------------------- reading
     def read(self) -> _Read:
         """Return the interactions, filtered and divided."""
-        rows = read_rows(self.path, self.separator, self.encoding)
+        rows = read_rows(self._file, self.separator, self.encoding)
         columns = self._columns(rows)
         log = read_log(rows, columns, skip=self.on_unreadable == "skip")
         lists = dict.fromkeys(self.list_columns, self.list_separator)
-        users, _ = self._side("users", self.users or next_to(self.path, ".user"), lists)
-        items, titles = self._side("items", self.items or next_to(self.path, ".item"), lists)
+        users, _ = self._side("users", self.users or next_to(self._file, ".user"), lists)
+        items, titles = self._side("items", self.items or next_to(self._file, ".item"), lists)
         self._filter(log)
         # A fold takes the place of the share.
         fold = None if self.folds is None else (self.fold, self.folds)
-        shares = (self.fraction, 0.0 if self.folds is not None else self.test)
+        shares = (self.fraction, self.rule.test)
         split = hold_out(self.hold_out, log.users, log.times, shares, self.seed, fold)
         seen: dict[str, tuple[str, ...]] = {}
         for user, own in by_user(log):

@@ -33,6 +33,7 @@ BUILT_IN = (
     "digit_scenes",
     "mixture",
     "python_docs",
+    "python_imports",
     "python_question_pairs",
     "python_questions",
     "python_summaries",
