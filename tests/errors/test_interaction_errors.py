@@ -89,7 +89,11 @@ def test_settings_that_do_not_fit_the_file(
     [
         ({"fold": 5, "folds": 5, "hold_out": "random"}, "fold is 5, of 5"),
         ({"folds": 5}, "folds has no effect with hold_out"),
-        ({"fraction": 0.5, "test": 0.5, "hold_out": "time"}, "leave nothing to train on"),
+        ({"fraction": 0.5, "test": 0.5, "hold_out": "time"}, "less than 1 - fraction = 0.5"),
+        ({"fraction": 0.2}, "fraction has no effect with hold_out: last. Remove fraction"),
+        ({"seed": 1, "hold_out": "time"}, "seed has no effect with hold_out: time"),
+        ({"validation": "b.csv"}, "validation names a file; interactions are held out of path"),
+        ({"dataset": "ml-100k", "path": None}, "data interactions reads files"),
         ({"fraction": 0.0, "hold_out": "time"}, "nothing chooses the best weights"),
         ({"rating_range": [5, 1]}, "Write the lower one first"),
         ({"test": 0.2, "folds": 4, "hold_out": "random"}, "test has no effect with folds"),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from groundup.contracts.data import DataContext, DataSource, Stream, Unlabelled
 from groundup.contracts.recommendation import Catalogue, Choice, UserHistory
 from groundup.core.errors import DataError

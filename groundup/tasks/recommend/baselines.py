@@ -28,7 +28,8 @@ _DAMPING = 10.0
 
 
 class SimpleMethods:
-    """Scores (U, N + 1) by the interactions of a training split; no setting was tuned.
+    """Scores (U, N + 1) by the interactions of a training split. Settings are fixed; they were
+    chosen on MovieLens-100k.
 
     - ``popularity``: how often an item was chosen.
     - ``item-kNN``: the cosines of an item with those of a history, added up; of each item only its

@@ -165,3 +165,10 @@ def test_contract(hold_out: str, tmp_path: Path) -> None:
         "training": {"batch_size": 8, "steps": 4},
     }
     check_data(recipe)
+
+
+def test_limit_is_of_the_users_of_each_split(tmp_path: Path) -> None:
+    rows = [(user, item, 1, item) for user in range(6) for item in range(4)]
+    source = source_of(tmp_path, rows, limit=2)
+    for split in source.splits():
+        assert len(source.examples(split, tmp_path)) == 2
