@@ -16,7 +16,8 @@ import groundup
 from groundup import api
 from groundup.contracts.tasks import Picture
 from groundup.models.gpt import GPTConfig
-from groundup.tasks.text_and_pictures.retrieval import caption_scores, share_found
+from groundup.tasks.shared.caption_retrieval import share_found
+from groundup.tasks.text_and_pictures.retrieval import caption_scores
 from groundup.tasks.text_and_pictures.rows import caption_rows, picture_rows
 from groundup.tasks.text_and_pictures.task import TextAndPictures
 
