@@ -37,6 +37,7 @@ BUILT_IN = (
     "python_question_pairs",
     "python_questions",
     "python_summaries",
+    "self_play",
 )  # of other sources, or of Python itself
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

@@ -28,7 +28,9 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
         ("picture", "class", "box", "giou", "next_token", "answer", "label", "target", "plain"),
         (1.0, 2.0),
     )
-    sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
+    sums |= dict.fromkeys(
+        ("right", "off", "examples", "positions", "squared", "absolute", "bytes"), (1.0, 1.0)
+    )
     sums |= dict.fromkeys(
         (
             "picture",
@@ -42,11 +44,14 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
             "token",
             "choice",
             "policy",
+            "value",
         ),
         (1.0, 2.0),
     )
     sums |= dict.fromkeys(("answers", "tokens", "reward", "ended", "surprise"), (1.0, 1.0))
-    sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
+    sums |= dict.fromkeys(
+        ("accuracy", "ranking", "good", "divergence", "best", *REWARDS), (1.0, 1.0)
+    )
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
     made["classify"] += [Classify(labels="ordinal"), Classify(labels="multi_label")]
     several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regression"}})
@@ -59,6 +64,7 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
         "loss_of_life/accuracy",
         "masked_accuracy",
         "batch_accuracy",
+        "move_accuracy",
     }
     higher |= {"reward", "exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
     assert {name for name in found if direction(name) == "higher"} == higher
