@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from groundup.contracts.games import PlaysGames
 from groundup.contracts.tasks import Chats, DrawsPictures
 from groundup.core.errors import RunError
 from groundup.inference.predictor import Predictor
@@ -159,6 +160,8 @@ def next_command(run: Run) -> str:
     if isinstance(run.recipe.task, Chats):
         return f"groundup chat {run.folder}"
     reads = run.recipe.processor.registered_name
+    if isinstance(run.recipe.task, PlaysGames):
+        return f"groundup play {run.folder}"
     if isinstance(run.recipe.task, DrawsPictures) and reads == "image":
         return f"groundup predict {run.folder} CLASS --out made.png"
     if reads == "frames":  # which no file holds alone

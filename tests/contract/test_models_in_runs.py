@@ -21,7 +21,16 @@ def rows_of(batch: Batch, chosen: slice) -> Batch:
 
 
 # Of what these models read, each example has no row of outputs of its own.
-WITHOUT_LABELS = ("documents", "pairs", "spoken", "drawings", "redrawn", "scenes", "interactions")
+WITHOUT_LABELS = (
+    "documents",
+    "pairs",
+    "spoken",
+    "drawings",
+    "redrawn",
+    "scenes",
+    "interactions",
+    "games",
+)
 
 
 @pytest.mark.slow
