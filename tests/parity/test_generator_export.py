@@ -57,3 +57,27 @@ def test_onnxruntime_makes_the_same_pictures(
     monkeypatch.setattr(sys, "argv", ["make_pictures.py", *arguments])
     runpy.run_path(str(MAKE), run_name="__main__")
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_autoencoder_goes_out_as_both_its_ways(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    recipe = tiny_run("fsq_autoencoder", tmp_path)
+    run = api.train(recipe, {"training.steps": 2}, runs=tmp_path / "runs")
+    folder = export_run(run.folder, "onnx", out=tmp_path / "onnx")
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    (found,) = record["comparisons"]
+    assert found["relative_difference"] <= 1e-4
+    encoder, decoder = (
+        runtime.InferenceSession(str(folder / f"{name}.onnx")) for name in ("encoder", "decoder")
+    )
+    model = api.load(run.folder).model.eval()
+    inputs = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        codes = model.codes(inputs)
+        drawn = model.from_codes(codes)
+    (other,) = encoder.run(None, {"inputs": inputs.numpy()})
+    assert (other == codes.numpy()).mean() > 0.99
+    (found,) = decoder.run(None, {"codes": codes.numpy()})
+    np.testing.assert_allclose(found, drawn, atol=1e-4)
+    facts = encoder.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["codebook_size"]) == model.codebook_size
