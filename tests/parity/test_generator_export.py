@@ -14,7 +14,7 @@ from tiny_runs import tiny_run
 
 from groundup import api
 from groundup.export.export_run import export_run
-from groundup.tasks.generate_images.flow import SamplerOptions
+from groundup.tasks.generate_images.flow import Asked, SamplerOptions
 from groundup.tasks.generate_images.sampling import make_pictures
 
 MAKE = Path(__file__).parents[2] / "examples" / "make_pictures.py"
@@ -48,9 +48,9 @@ def test_onnxruntime_makes_the_same_pictures(
 
     monkeypatch.setattr("groundup.tasks.generate_images.sampling.keyed_noise", fixed)
     how = SamplerOptions(4, "euler" if mean_flow else "heun", 2.0, mean_flow)
-    (wanted,) = make_pictures(
-        api.load(run.folder).model, [3], tuple(facts["inputs"]["shape"]), 1, 0, how
-    )
+    asked = Asked({"classes": torch.tensor([3])}, {"classes": torch.tensor([10])})
+    model, shape = api.load(run.folder).model, tuple(facts["inputs"]["shape"])
+    (wanted,) = make_pictures(model, 1, asked, shape, 1, 0, how)
     np.testing.assert_allclose(made, wanted.numpy(), atol=2e-4)
     out = tmp_path / "three.png"
     arguments = [str(folder / "model.onnx"), facts["classes"][3], str(out)]
