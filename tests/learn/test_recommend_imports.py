@@ -17,4 +17,4 @@ def test_imports_beat_popularity(tmp_path: Path) -> None:
     changes = {"training.steps": 300, "machine.threads": 1, "evaluation.every": 300}
     run = api.train(RECIPE, changes, runs=tmp_path)
     metrics = api.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]
-    assert metrics["ndcg_at_10"] > 1.2 * metrics["popularity_ndcg_at_10"]
+    assert metrics["ndcg_at_10"] > 1.2 * metrics["baseline_popularity_ndcg_at_10"]

@@ -179,7 +179,7 @@ def _compare(
             else:
                 # As names of metrics are written.
                 short = method.name.lower().replace("-", "_").replace(" ", "_")
-                found[f"{short}_{name}"] = mean
+                found[f"baseline_{short}_{name}"] = mean
         if method is methods[0]:
             found |= {f"coverage_at_{k}": covered, f"popularity_at_{k}": popular}
         rows.append((*cells, f"{covered:.1%}", f"{popular:.2f}"))

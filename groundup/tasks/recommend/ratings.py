@@ -100,7 +100,7 @@ def evaluate_ratings(context: EvaluationContext) -> Evaluation:
         # Of sums over users, so that a user's ratings stay together.
         spread = np.sqrt(interval(squares * len(counts) / counts.sum(), context.seed))
         rows.append((name, f"{rmse:.4f} ({spread[0]:.4f} to {spread[1]:.4f})", round(mae, 4)))
-        prefix = {"this run": "", "the mean": "mean_"}.get(name, "biases_")
+        prefix = {"this run": "", "the mean": "baseline_mean_"}.get(name, "baseline_biases_")
         metrics |= {f"{prefix}rmse": rmse, f"{prefix}mae": mae}
         if not prefix:
             metrics |= {"rmse_low_95": float(spread[0]), "rmse_high_95": float(spread[1])}
