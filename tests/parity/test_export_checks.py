@@ -16,7 +16,7 @@ from tiny_runs import tiny_run
 import groundup
 from groundup.api import export
 from groundup.core.errors import CheckpointError, GroundupError, MissingExtraError, RunError
-from groundup.export import gguf, huggingface, onnx
+from groundup.export import gguf, huggingface, onnx_graph
 from groundup.export.verify import (
     Comparison,
     Limit,
@@ -116,7 +116,7 @@ def test_a_graph_that_is_not_what_was_trained(
 ) -> None:
     recipe = tiny_run("mlp", tmp_path, {"hidden": [12, 12]})
     run = groundup.train(recipe, runs=tmp_path).folder
-    write = onnx.write_graph
+    write = onnx_graph.write_graph
 
     def spoiled(path: Path, model: torch.nn.Module, *rest: Any, **options: Any) -> None:
         last = [part for part in model.modules() if isinstance(part, torch.nn.Linear)][1]
@@ -125,7 +125,7 @@ def test_a_graph_that_is_not_what_was_trained(
             write(path, model, *rest, **options)
             last.weight.copy_(last.weight.flip(0))
 
-    monkeypatch.setattr(onnx, "write_graph", spoiled)
+    monkeypatch.setattr(onnx_graph, "write_graph", spoiled)
     with pytest.raises(
         CheckpointError,
         match=r"onnxruntime .* differs from the trained model by .*layer that differs is \w+",
