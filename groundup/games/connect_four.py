@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.contracts.games import Game, Outcome, Symmetry
+from groundup.contracts.games import Symmetry
+from groundup.games.stones import StoneGame
 
 __all__ = ["BOTTOM", "HEIGHT", "STEPS", "WIDTH", "ConnectFour"]
 
@@ -31,61 +32,35 @@ _FULL = int(sum(first * ((1 << HEIGHT) - 1) for first in BOTTOM))
 _PLACES = np.array([_TALL * c + r for r in reversed(range(HEIGHT)) for c in range(WIDTH)])
 
 
-def _won(stones: NDArray[np.int64]) -> NDArray[np.bool_]:
-    found = np.zeros(stones.shape, np.bool_)
-    for step in STEPS:
-        pairs = stones & (stones >> step)
-        found |= (pairs & (pairs >> (2 * step))) != 0
-    return found
-
-
-class ConnectFour(Game):
-    """Four in a row; stones fall down seven columns of six places. A state holds two sets of places
-    as bits: the stones of the player to move, and all."""
+class ConnectFour(StoneGame):
+    """Four in a row; stones fall down seven columns of six places."""
 
     name = "connect_four"
     moves = WIDTH
     planes = (3, HEIGHT, WIDTH)
     longest = WIDTH * HEIGHT
-
-    def start(self, count: int) -> NDArray[Any]:
-        return np.zeros((count, 2), np.int64)
+    places = _PLACES
+    full = _FULL
 
     def legal(self, states: NDArray[Any]) -> NDArray[np.bool_]:
         free: NDArray[np.bool_] = (states[:, 1:] & _TOP) == 0
         return free
 
-    def play(self, states: NDArray[Any], moves: NDArray[np.int64]) -> NDArray[Any]:
-        taken = states[:, 1]
+    def laid(self, taken: NDArray[np.int64], moves: NDArray[np.int64]) -> NDArray[np.int64]:
         # A one added at a column's bottom is carried to its first empty place.
-        return np.stack([taken ^ states[:, 0], taken | (taken + _FIRST[moves])], 1)
+        return taken | (taken + _FIRST[moves])
 
     # Shifts compare all places with their neighbours at once.
-    def outcome(self, states: NDArray[Any]) -> Outcome:
-        taken = states[:, 1]
-        lost = _won(taken ^ states[:, 0])
-        return Outcome(lost | (taken == _FULL), -lost.astype(np.float32))
-
-    def player(self, states: NDArray[Any]) -> NDArray[np.int64]:
-        turn: NDArray[np.int64] = np.bitwise_count(states[:, 1]).astype(np.int64) & 1
-        return turn
-
-    def encode(self, states: NDArray[Any]) -> NDArray[np.float32]:
-        mine = states[:, :1]
-        taken = states[:, 1:]
-        # Empty places too: convolutions see zeros beyond the edge.
-        stones = np.stack([mine, taken ^ mine, ~taken], 1)
-        planes: NDArray[np.float32] = ((stones >> _PLACES) & 1).astype(np.float32)
-        return planes.reshape(-1, *self.planes)
+    def won(self, stones: NDArray[np.int64]) -> NDArray[np.bool_]:
+        found = np.zeros(stones.shape, np.bool_)
+        for step in STEPS:
+            pairs = stones & (stones >> step)
+            found |= (pairs & (pairs >> (2 * step))) != 0
+        return found
 
     def keys(self, states: NDArray[Any]) -> list[Any]:
         # What lies below a column's top is all stones: this sum tells both sets apart.
         return list((states[:, 0] + states[:, 1] + sum(BOTTOM)).tolist())
-
-    def board(self, state: NDArray[Any]) -> list[str]:
-        players = (".xo", ".ox")[int(self.player(state[None])[0])]
-        mine, other, _ = self.encode(state[None])[0].astype(np.int64)
-        return ["".join(players[place] for place in row) for row in mine + 2 * other]
 
     def move_name(self, state: NDArray[Any], move: int) -> str:
         return str(move + 1)
