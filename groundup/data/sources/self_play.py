@@ -26,6 +26,7 @@ from groundup.data.stream.in_memory import open_indexed_stream
 from groundup.games.catalogue import find_game
 from groundup.games.labelled import labelled_positions
 from groundup.games.network import thoughts_of
+from groundup.games.remembered import Remembered
 from groundup.games.self_play import Experience, PlaySettings, SearchSettings, play_round
 
 __all__ = ["SelfPlay"]
@@ -162,7 +163,7 @@ class _SelfPlayStream(ExperienceStream):
     def make(self, model: nn.Module, step: int) -> Batch:
         """Return the positions of a round of games."""
         source = self._source
-        evaluate = thoughts_of(model, self._game)
+        evaluate = Remembered(self._game, thoughts_of(model, self._game))
         past = self._past_selves(model)
         first = int(self.cursor.get("games", 0))
         found: Experience | None = None
@@ -216,7 +217,8 @@ class _SelfPlayStream(ExperienceStream):
             for name, values in model.state_dict().items():
                 self._past[f"{_PAST}{place}.{name}"] = values.detach().cpu().clone()
         places = sorted({name.split(".")[0].removeprefix(_PAST) for name in self._past}, key=int)
-        return [thoughts_of(model, self._game, self._weights(place)) for place in places]
+        selves = [thoughts_of(model, self._game, self._weights(place)) for place in places]
+        return [Remembered(self._game, thoughts) for thoughts in selves]
 
     def _weights(self, place: str) -> dict[str, Tensor]:
         start = f"{_PAST}{place}."

@@ -22,6 +22,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.games.network import thoughts_of
 from groundup.games.players import Searcher
+from groundup.games.remembered import Remembered
 from groundup.tasks.policy_value.evaluation import evaluate_player
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class PolicyValueTask(Task):
         game = processor.game
         return Searcher(
             game,
-            thoughts_of(model, game),
+            Remembered(game, thoughts_of(model, game)),
             simulations,
             self.algorithm,
             self.value_scale,

@@ -15,6 +15,7 @@ from groundup.games.network import thoughts_of
 from groundup.games.players import RandomPlayer, Rollouts, Searcher, play_match
 from groundup.games.puct import search_puct
 from groundup.games.ratings import elo_ratings
+from groundup.games.remembered import Remembered
 from groundup.games.rollouts import play_out, search_rollouts
 from groundup.games.self_play import PlaySettings, SearchSettings, play_round
 from groundup.models.policy_value import PolicyValueConfig
@@ -162,6 +163,26 @@ def rounds(**settings: Any) -> Any:
     search = SearchSettings(simulations=6)
     play = PlaySettings(search, **settings)
     return play_round(GAME, play, thinks, [nothing], 3, np.arange(12))
+
+
+def test_positions_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def evaluate(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(states))
+        return thinks(states)
+
+    remembered = Remembered(GAME, evaluate)
+    first = np.concatenate([GAME.read(text) for text in ("4", "1 1", "4", "1 2")])
+    second = np.concatenate([GAME.read(text) for text in ("1 2", "3", "4")])
+    for states in (first, second, first):
+        for found, wanted in zip(remembered(states), thinks(states), strict=True):
+            assert np.array_equal(found, wanted)
+    # Two rows of the first four are one position, and one of the next three is new.
+    assert asked == [3, 1]
+    monkeypatch.setattr("groundup.games.remembered._MOST", 6)
+    assert np.array_equal(remembered(first)[1], thinks(first)[1])
+    assert asked == [3, 1, 3]
 
 
 def test_every_position_is_recorded_with_how_its_game_ended() -> None:
