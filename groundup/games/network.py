@@ -19,8 +19,9 @@ from groundup.contracts.games import Evaluate, Game
 
 __all__ = ["thoughts_of"]
 
-# Batches of few sizes: a kernel is prepared once for each.
-_MULTIPLE = 32
+# Batches of few sizes, since a kernel is prepared once for each; but not so few that the games left
+# at the end of a round cost as much as many.
+_MULTIPLE = 8
 
 
 def thoughts_of(

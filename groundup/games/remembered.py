@@ -62,5 +62,7 @@ class Remembered:
             return
         # Doubled: growing by a fixed step would copy everything again and again.
         more = max(count - size, size)
-        self._logits = np.concatenate([self._logits, np.zeros((more, self._game.moves), np.float32)])
+        self._logits = np.concatenate(
+            [self._logits, np.zeros((more, self._game.moves), np.float32)]
+        )
         self._values = np.concatenate([self._values, np.zeros(more, np.float32)])

@@ -5,7 +5,7 @@ Shape legend: B positions, A moves, C planes, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -45,6 +45,8 @@ class PolicyValueTask(Task):
     """
 
     unit: ClassVar[str] = "positions"
+    # The loss is against all best moves alike, which a player that is sure of one of them misses.
+    default_settings: ClassVar[Mapping[str, Any]] = {"checkpoints.best_metric": "move_accuracy"}
     value_weight: float = setting(1.0, "Weight of the value's squared error", ge=0)
     symmetries: bool = setting(
         True, "Learn from a random one of the views of a board that are alike"
