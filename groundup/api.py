@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from groundup.contracts.data import Refillable
 from groundup.contracts.processors import LabelProcessor, TextProcessor
 from groundup.contracts.recommendation import RecommenderProcessor
 from groundup.contracts.speech import ReadsSpeech
@@ -226,7 +227,8 @@ def _finish(run: Run, begun: list[Trainer]) -> Run:
             ):
                 run.event(0, f"{run.folder}: {note}")
         card = trainer.recipe.data.card(cache_folder())
-        write_data_card(run, card, trainer.parts.processor, trainer.step)
+        own = isinstance(trainer.stream, Refillable)
+        write_data_card(run, card, trainer.parts.processor, trainer.step, made_by_weights=own)
         trainer.fit()
     # After an error too: the data's workers are processes of their own and would stay.
     finally:

@@ -26,6 +26,8 @@ _NARROW = 2
 # of a model whose width is that of vectors, such as a transformer's
 _NARROW_VECTORS = 4
 _STRONG_DECAY = 1.0
+# Settings of the size of a model, the first one suggested first.
+_SIZES = ("hidden", "channels", "width", "layers")
 # What holds a model back, by section and name.
 _USUAL_RESTRAINTS = {"dropout": 0.2, "weight_decay": 0.1, "label_smoothing": 0.1}
 _RESTRAINTS = (("model", "dropout"), ("optim", "weight_decay"), ("task", "label_smoothing"))
@@ -89,7 +91,9 @@ def advise_against_overfitting(record: RunRecord, curves: Curves) -> str:
         if name in record.section(section):
             amount = "more" if _is_on(record, section, name) else "some"
             advice.append(f"{amount} {section}.{name}{_suggest_restraint(record, section, name)}")
-    advice.append(f"a smaller {name_width(record, 0.5)}")
+    smaller = _name_smaller_model(record)
+    if smaller:
+        advice.append(smaller)
     # where the last validation is the best, fewer steps would only be worse
     if curves.best[1] < curves.last:
         if record.section("training").get("patience") is None:
@@ -129,6 +133,18 @@ def advise_against_underfitting(record: RunRecord) -> str:
     return f"{advice}, or inputs that say more about what is to be predicted"
 
 
+def _name_smaller_model(record: RunRecord) -> str:
+    """Return how to make the model smaller; empty where it is as small as can be."""
+    # Trained weights fix the sizes: only other weights are of a smaller model.
+    if any(record.section("init").get(name) for name in ("run", "pretrained")):
+        return "a smaller model to start from"
+    model = record.section("model")
+    sizes = [name for name in _SIZES if model.get(name)]
+    if sizes and not any(_suggest(model[name], 0.5) for name in sizes):
+        return ""
+    return f"a smaller {name_width(record, 0.5)}"
+
+
 def name_length(record: RunRecord, factor: float = 2) -> str:
     """Return the setting that says how long the run is, with a value some times as large."""
     names = [n for n in ("epochs", "steps", "samples") if _is_on(record, "training", n)]
@@ -140,20 +156,24 @@ def name_length(record: RunRecord, factor: float = 2) -> str:
 def name_width(record: RunRecord, factor: float) -> str:
     """Return the setting that makes the recipe's model larger, with a value some times as large."""
     model = record.section("model")
-    for name in ("hidden", "channels", "width", "layers"):
-        if model.get(name):
-            return f"model.{name}{_suggest(model[name], factor)}"
-    return "model"
+    sizes = [name for name in _SIZES if model.get(name)]
+    for name in sizes:
+        # Half of one layer is none: the next setting may still be changed.
+        if suggestion := _suggest(model[name], factor):
+            return f"model.{name}{suggestion}"
+    return f"model.{sizes[0]}" if sizes else "model"
 
 
 def _suggest(value: Any, factor: float) -> str:
-    """Return a value to try instead of a number or a list of them, a whole number at least 1."""
+    """Return a value to try instead of a number or a list of them, a whole number at least 1; empty
+    where that is the value itself."""
     if isinstance(value, list) and value and all(is_number(each) for each in value):
-        wanted = [max(1, round(factor * each)) for each in value]
-        return f", such as {wanted} instead of {value}"
+        several = [max(1, round(factor * each)) for each in value]
+        return f", such as {several} instead of {value}" if several != value else ""
     if not is_number(value):
         return ""
-    return f", such as {max(1, round(factor * value))} instead of {value:g}"
+    wanted = max(1, round(factor * value))
+    return f", such as {wanted} instead of {value:g}" if wanted != value else ""
 
 
 def _suggest_restraint(record: RunRecord, section: str, name: str) -> str:

@@ -6,12 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from groundup.contracts.processors import Processor
+from groundup.reports.reward_curves import MADE_BY_WEIGHTS
 from groundup.runs.run import Run
 
 __all__ = ["data_notes", "write_data_card"]
 
 
-def write_data_card(run: Run, card: dict[str, Any], processor: Processor, step: int) -> None:
+def write_data_card(
+    run: Run,
+    card: dict[str, Any],
+    processor: Processor,
+    step: int,
+    *,
+    made_by_weights: bool = False,
+) -> None:
     """Write a run's data card, and say what its reader should not miss.
 
     Args:
@@ -19,9 +27,13 @@ def write_data_card(run: Run, card: dict[str, Any], processor: Processor, step: 
         card: The data card of the source.
         processor: What it warned of belongs to the data too.
         step: The step that the run is at.
+        made_by_weights: Whether the model makes the examples that it learns from.
     """
     cut = processor.cut.notes() if processor.cut is not None else ()
     card["warnings"] = [*card.get("warnings", ()), *processor.notes, *cut]
+    # A report reads files alone, and must know which losses compare.
+    if made_by_weights:
+        card[MADE_BY_WEIGHTS] = True
     run.write_json("data_card.json", card)
     for note in data_notes(card):
         run.event(step, note)

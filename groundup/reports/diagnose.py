@@ -10,6 +10,7 @@ from groundup.reports.curves import Curves, compare, name_accuracies, read_curve
 from groundup.reports.diagnosis import Diagnosis, Rule
 from groundup.reports.fit_verdicts import (
     find_beaten_by_a_baseline,
+    find_explosion,
     find_gap,
     find_high_plateau,
     find_nothing_learned,
@@ -27,7 +28,7 @@ from groundup.reports.rate_verdicts import (
     find_recovery,
     find_restless_weights,
 )
-from groundup.reports.reward_curves import find_rewards
+from groundup.reports.reward_curves import find_own_examples, find_rewards
 from groundup.reports.run_reader import RunRecord, read_run
 
 __all__ = ["diagnose", "verdict_of"]
@@ -38,6 +39,7 @@ __all__ = ["diagnose", "verdict_of"]
 _RULES: tuple[Rule, ...] = (
     # how the weights moved
     find_rewards,
+    find_own_examples,
     find_divergence,
     find_low_rate,
     find_high_rate,
@@ -49,6 +51,7 @@ _RULES: tuple[Rule, ...] = (
     find_unbelievable_scores,
     find_restless_weights,
     # training losses next to validations
+    find_explosion,
     find_rising_validation,
     find_gap,
     find_few_examples,

@@ -25,6 +25,7 @@ from groundup.reports.run_reader import RunRecord
 
 __all__ = [
     "find_beaten_by_a_baseline",
+    "find_explosion",
     "find_gap",
     "find_high_plateau",
     "find_nothing_learned",
@@ -58,6 +59,12 @@ _NEARLY_ALL = 0.95
 _FEW_STEPS = 100
 # what is left after so few
 _LEFT_EARLY = 0.3
+# in the title of a table of what was written worst
+_LISTS_WORST = "outputs with the lowest"
+# a training loss over the first one, and a validation loss over guessing, that no model reaches
+# which only learns by heart
+_EXPLODED = 1.3
+_EXPLODED_FAR = 10.0
 
 
 # -------------------------------------------------------------------------------- next to guessing
@@ -154,6 +161,29 @@ def find_rising_validation(record: RunRecord, curves: Curves) -> Diagnosis | Non
     return Diagnosis("overfitting", words, advise_against_overfitting(record, curves))
 
 
+def find_explosion(record: RunRecord, curves: Curves) -> Diagnosis | None:
+    """The curves part as by overfitting, but the training loss was far above where it began, or the
+    validation loss is far beyond guessing: large steps have destroyed what the model knew."""
+    step, highest = max(curves.smoothed, key=lambda point: point[1])
+    rose = highest > _EXPLODED * curves.smoothed[0][1]
+    # Of a loss that is lost in the first steps the rise itself may not have been logged.
+    beyond = curves.settled > _EXPLODED_FAR * curves.scale
+    if not (rose or beyond):
+        return None
+    if find_rising_validation(record, curves) is None and find_gap(record, curves) is None:
+        return None
+    words = (
+        f"The training loss was {number(curves.smoothed[0][1])} at first, {number(highest)} at step"
+        f" {number(step)} and {number(curves.end)} at the end; the validation loss ends at"
+        f" {number(curves.settled)}, from {number(curves.best[1])} at step"
+        f" {number(curves.best[0])}.{compare(curves)}"
+    )
+    advice = f"{suggest_rate(record, lower=True)}, or a longer optim.warmup_steps"
+    if record.section("optim").get("clip_norm") is None:
+        advice += ", or optim.clip_norm: 1.0"
+    return Diagnosis("diverged", words, advice)
+
+
 def find_gap(record: RunRecord, curves: Curves) -> Diagnosis | None:
     """The training loss is less than half of the validation loss and far below it; or training
     examples are right 15 points more often than held-out ones, and more often than their 95%
@@ -239,8 +269,14 @@ def find_beaten_by_a_baseline(record: RunRecord, curves: Curves) -> Diagnosis | 
         f"On held-out examples {label(name)} is {number(own[name])}, and without a model"
         f" {number(best)}, by the answer {way!r}.{compare(curves)}"
     )
-    read = "read the outputs with the lowest scores in the report"
-    return Diagnosis("no better than a baseline", words, f"more {name_length(record)}; {read}")
+    advice = f"more {name_length(record)}"
+    # Only tasks that write something list it by its score.
+    worst = next((each["title"] for each in record.tables if _LISTS_WORST in each["title"]), None)
+    if worst is not None:
+        advice += f"; read {worst[0].lower()}{worst[1:]} in the report"
+    else:
+        advice += f", or {suggest_rate(record, lower=False)}"
+    return Diagnosis("no better than a baseline", words, advice)
 
 
 def _share_left(record: RunRecord, curves: Curves) -> float | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from groundup.metrics.directions import best_of
+from groundup.reports.advice import name_length, suggest_rate
 from groundup.reports.curves import Curves
 from groundup.reports.diagnosis import Diagnosis
-from groundup.reports.formatting import number
+from groundup.reports.formatting import label, number
 from groundup.reports.line_charts import Series, draw_line_chart, smooth
 from groundup.reports.run_reader import RunRecord
 
-__all__ = ["draw_reward_charts", "find_rewards"]
+__all__ = ["MADE_BY_WEIGHTS", "draw_reward_charts", "find_own_examples", "find_rewards"]
+
+MADE_BY_WEIGHTS = "examples made by the weights"
+"""What a data card says of a source whose examples the model makes that learns from them."""
 
 # Of the groups that were asked for: with more, most answers teach nothing.
 _SILENT = 0.8
@@ -26,6 +31,32 @@ _LINES = {
     "clipped_high": ("Ratios clipped from above", "share of the tokens"),
     "clipped_low": ("Ratios clipped from below", "share of the tokens"),
 }
+
+
+def find_own_examples(record: RunRecord, curves: Curves) -> Diagnosis | None:
+    """What became of the metric that checkpoints are chosen by, where the weights make the
+    examples: their loss changes with who makes them, so that no rule on losses holds."""
+    if not record.data_card.get(MADE_BY_WEIGHTS) or curves.not_finite:
+        return None
+    words = "The weights make the examples, so losses of different steps do not compare."
+    name = str(record.section("checkpoints").get("best_metric", "loss"))
+    points = record.points("evaluate", name)
+    if name == "loss" or not points:
+        return Diagnosis("fine", words, "")
+    first, last = points[0][1], points[-1][1]
+    best = best_of(name, [value for _, value in points])
+    if best is None:
+        return Diagnosis("fine", words, "")
+    step = next(step for step, value in points if value == best)
+    words += (
+        f" On held-out examples {label(name)} went from {number(first)} to {number(last)} (best:"
+        f" {number(best)} at step {number(step)})."
+    )
+    # The first one is of a model that has hardly begun: no better than that is nothing.
+    if len(points) > 2 and best == first:
+        advice = f"{suggest_rate(record, lower=True)}, or more {name_length(record)}"
+        return Diagnosis("no better than a baseline", f"{words} It did not improve.", advice)
+    return Diagnosis("fine", words, "")
 
 
 def find_rewards(record: RunRecord, curves: Curves) -> Diagnosis | None:
