@@ -132,7 +132,7 @@ def worst_results(
         if not len(rows):
             continue
         left = states[rows]
-        # The player has one move in each position; the other side tries all of its own.
+        # Against every reply: a player that is only tried against good ones hides its holes.
         own = game.play(left, choose(left))
         same = game.player(own) == game.player(left)
         for row, key, again in zip(rows, game.keys(own), same, strict=True):

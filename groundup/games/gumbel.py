@@ -25,7 +25,7 @@ def halving_plan(candidates: int, simulations: int) -> list[int]:
 
     All candidates are tried equally often in a phase; the better half of them goes on to the next.
     """
-    # Each phase gets about the same number of simulations.
+    # As much for the last few as for all at first: telling good moves apart takes the most tries.
     phases = max(1, math.ceil(math.log2(max(candidates, 2))))
     plan: list[int] = []
     tried = 0
@@ -34,7 +34,7 @@ def halving_plan(candidates: int, simulations: int) -> list[int]:
         for _ in range(max(1, simulations // (phases * left))):
             plan += [tried] * left
             tried += 1
-        # Two are compared to the end, where there are two.
+        # Of one alone nothing more could be learned: two go on to the end, for the target's sake.
         left = max(min(2, candidates), left // 2)
     return plan[:simulations]
 
@@ -75,7 +75,8 @@ def search_gumbel(
     if noise and turns is not None:
         score = logits + noise * draws.gumbel(seed, turns, game.moves)
     allowed = np.minimum(np.isfinite(logits).sum(1), candidates)
-    # The rank of each move, without a loop over the games.
+    # Sorted twice, which gives ranks: a loop over hundreds of games would take as long as the
+    # network does.
     order = np.argsort(np.argsort(-score, 1, kind="stable"), 1, kind="stable")
     considered = order < allowed[:, None]
     # Games with few legal moves have fewer candidates, and so another plan.
@@ -83,7 +84,7 @@ def search_gumbel(
     plan = np.array([plans[count] for count in allowed.tolist()])
 
     def at_root(tree: Tree, rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        # Every simulation starts at the root: the visits there count the simulations.
+        # All games are at the same simulation, so that the first one's visits count for all.
         wanted = plan[:, int(tree.visits[0, 0].sum())][:, None]
         now = considered & (tree.visits[:, 0] == wanted)
         weighed = score + _weighed(tree, rows, nodes, value_scale)

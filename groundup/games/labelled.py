@@ -80,7 +80,7 @@ def _drawn(game: Game, count: int, seed: int, part: int, least: int) -> list[lis
             states = states[states_left]
             if not len(rows):
                 break
-            # Every game that goes on has as many moves.
+            # Games that are over have left, so the first of the others speaks for all.
             if len(histories[rows[0]]) >= least:
                 # One position of a game, so that they are alike in nothing but by chance.
                 stays = random.random(len(rows)) < 0.25

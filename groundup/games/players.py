@@ -131,7 +131,7 @@ def play_match(
     for turn in range(game.longest + 1):
         outcome = game.outcome(states[left])
         ended = left[outcome.over]
-        # Even games are begun by the first player.
+        # Gains are those of who would be to move; whose they are depends on who began.
         firsts = game.player(states[ended]) == ended % 2
         results[ended] = np.where(firsts, outcome.value[outcome.over], -outcome.value[outcome.over])
         left = left[~outcome.over]

@@ -35,7 +35,7 @@ def elo_ratings(scores: NDArray[np.float64], games: NDArray[np.float64]) -> NDAr
     for _ in range(_ROUNDS):
         sums = strengths[:, None] + strengths[None]
         after = scores.sum(1) / (games / sums).sum(1)
-        # Only ratios mean something: the first player is the measure.
+        # Only ratios are determined: without an anchor the strengths would drift.
         after /= after[0]
         done = np.allclose(after, strengths, rtol=1e-9)
         strengths = after

@@ -85,6 +85,6 @@ def search_rollouts(
     legal = np.isfinite(tree.logits[:, 0])
     priors = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
     policy = visits / visits.sum(1, keepdims=True)
-    # Of moves tried equally often the better one.
+    # Visits tie often where there are few playouts; a gain is less than a visit by any scale.
     moves = (visits + 0.4 * gains).argmax(1)
     return Found(moves, policy, tree.root_values(), visits, gains, priors)

@@ -196,7 +196,7 @@ def _move(
     game = games.game
     turns = games.numbers * PLACES + turn
     players = game.player(games.states[left])
-    # By -1 the model itself moves.
+    # The model plays both sides where there is no past self: -1 is never another's number.
     who = np.where(players == games.side[left], -1, games.past[left])
     fast = seeding.uniforms(seed, "fast", turns[left])[0] < settings.fast_share
     opening = turn < games.openings[left]

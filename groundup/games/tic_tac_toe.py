@@ -53,6 +53,6 @@ class TicTacToe(StoneGame):
 
     def symmetries(self) -> Sequence[Symmetry]:
         square = np.arange(9).reshape(3, 3)
-        # Four turns of the board and of its mirror image: eight in all.
+        # All eight: a position and its views are one to a player, and eight samples to a network.
         views = [np.rot90(side, turns) for side in (square, square.T) for turns in range(4)]
         return [Symmetry(view.ravel(), view.ravel()) for view in views]

@@ -86,7 +86,8 @@ class Tree:
             moves = choose(self, rows, nodes)
             path.append((rows, nodes, moves))
             children = self._children[rows, nodes, moves].astype(np.int64)
-            # -1 where a move was not tried yet: there a tree grows.
+            # One new position a game and simulation: so the network gets one batch, and memory is
+            # known beforehand.
             new = children < 0
             if new.any():
                 ends.append((rows[new], nodes[new], moves[new]))
