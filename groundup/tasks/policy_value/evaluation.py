@@ -96,24 +96,50 @@ def _positions(
     states = np.concatenate([game.read(str(example.inputs)) for example in examples])
     policy = np.stack([target.policy for target in targets])
     values = np.array([target.value for target in targets], np.float32)
+    # Who is about to win is found by a search of any kind: the others tell players apart.
+    quiet = ~_is_won_at_once(game, states)
     rows: list[tuple[str | float | int | None, ...]] = []
     for name, player in players.items():
         found = player(states, np.arange(len(states)))
         chosen = np.take_along_axis(policy, found.moves[:, None], 1)[:, 0]
-        wrong = int((chosen < policy.max(1) - _EQUAL).sum())
+        errs = chosen < policy.max(1) - _EQUAL
         prefix = f"{name}_" if name else ""
-        metrics[f"{prefix}move_errors"] = wrong / len(states)
+        metrics[f"{prefix}move_errors"] = float(errs.mean())
+        if quiet.any():
+            metrics[f"{prefix}quiet_move_errors"] = float(errs[quiet].mean())
         metrics[f"{prefix}value_mae"] = float(np.abs(found.values - values).mean())
         rows.append(
-            (name or "with search", _share(wrong, len(states)), metrics[f"{prefix}value_mae"])
+            (
+                name or "with search",
+                _share(int(errs.sum()), len(states)),
+                _share(int(errs[quiet].sum()), int(quiet.sum())),
+                metrics[f"{prefix}value_mae"],
+            )
         )
     known = "known exactly" if targets[0].exact else "as a search with random games finds them"
     note = (
         f"{len(states):,} positions of random games, in which one move at least is worse than"
-        f" another; the best moves are {known}. In brackets: 95% intervals."
+        f" another; the best moves are {known}. In {int(quiet.sum()):,} of them no move wins at"
+        " once. In brackets: 95% intervals."
     )
-    columns = ("player", "errs", "value is off by")
+    columns = ("player", "errs", "errs where no move wins at once", "value is off by")
     return Table("Moves in positions with a known answer", columns, rows, note)
+
+
+def _is_won_at_once(game: Game, states: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (N,) whether a move of positions wins at once."""
+    found = np.zeros(len(states), np.bool_)
+    players = game.player(states)
+    legal = game.legal(states)
+    for move in range(game.moves):
+        rows = np.flatnonzero(legal[:, move] & ~found)
+        if len(rows):
+            after = game.play(states[rows], np.full(len(rows), move))
+            over, values = game.outcome(after)
+            # Of a game that is over some rules name the first player, whose turn it would not be.
+            same = game.player(after) == players[rows]
+            found[rows] = over & (np.where(same, values, -values) > 0)
+    return found
 
 
 def _every_position(
