@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from self_playing import self_play_run
 
 from groundup.core.settings import validate
 from groundup.models.policy_value import PolicyValueConfig
-from groundup.testing import check_model
+from groundup.testing import check_data, check_model, check_task
 
 GAMES: dict[str, list[dict[str, Any]]] = {
     "policy_value": [
@@ -31,3 +32,23 @@ def test_contract(settings: dict[str, Any]) -> None:
     # Not all zeros of a ReLU: the value's hidden layer is narrow.
     torch.manual_seed(2)
     check_model(config, {"inputs": torch.randn(16, 3, 4, 5)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"past_share": 0.5, "past_every": 1},
+        {"game": "connect_four", "games": 4, "held_out": 8, "search": {"simulations": 2}},
+    ],
+)
+def test_self_play_keeps_what_a_source_promises(settings: dict[str, Any]) -> None:
+    check_data(self_play_run(**settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", [{"name": "mlp", "hidden": [16]}, {"name": "vit", "patch": 1}])
+def test_self_play_keeps_what_a_task_promises(backbone: dict[str, Any]) -> None:
+    recipe = self_play_run()
+    check_task(recipe | {"model": {"name": "policy_value", "backbone": backbone}})
