@@ -65,6 +65,26 @@ def test_options_out_of_range(options: dict[str, Any], problem: str) -> None:
         make("cat", **options)
 
 
+def test_steps_that_were_not_learned() -> None:
+    learned = {"mean_flow": True, "step_targets": "teacher", "teacher_steps": 6}
+    with pytest.raises(DataError, match=r"steps: is 3; allowed: 1\. Correct or remove it"):
+        make("cat", learned, steps=3)
+    with pytest.raises(DataError, match="steps: is 4; allowed: 1, 2, 3, 6"):
+        make("cat", {**learned, "whole_share": 0.5}, steps=4)
+
+
+def test_a_teacher_that_has_learned_nothing(tmp_path: Path) -> None:
+    recipe = tiny_run("unet", tmp_path)
+    recipe["task"] |= {"mean_flow": True, "step_targets": "teacher", "steps": 1}
+    problem = (
+        r"recipe\.task\.step_targets: is teacher, but the weights that the run starts from make one"
+        r" grey of all noise: a standard deviation of 0\.0.* start from it: init: {run: runs/NAME}"
+    )
+    trainer = api.trainer(recipe, runs=tmp_path)
+    with pytest.raises(RecipeError, match=problem):
+        next(iter(trainer.stream))
+
+
 def test_sizes_that_a_model_cannot_halve_or_cut() -> None:
     problem = (
         "recipe.model.widths: has 3 sizes and patch 1, so that pictures are halved 2 times, but 28"
@@ -142,8 +162,20 @@ def test_options_of_pictures_are_refused_elsewhere(tmp_path: Path) -> None:
             {"mean_flow": True, "step_guidance": 1.5, "class_dropout": 0.0},
             "step_guidance needs pictures without a class. Raise class_dropout",
         ),
+        (
+            {"mean_flow": True, "step_targets": "teacher"},
+            "steps is 50, but with step_targets teacher other steps are learned: allowed 1. Write",
+        ),
+        (
+            {"mean_flow": True, "step_targets": "teacher", "whole_share": 0.5, "steps": 3},
+            "steps is 3, but with step_targets teacher other steps .*: allowed 1, 2, 4, 8. Write",
+        ),
+        (
+            {"mean_flow": True, "teacher_steps": 4},
+            'teacher_steps has no effect with step_targets: "derivative"; it applies when',
+        ),
     ],
 )
-def test_guidance_that_is_not_possible(settings: dict[str, Any], problem: str) -> None:
+def test_settings_that_do_not_fit_each_other(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         validate(GenerateImages, settings, "recipe.task")

@@ -15,7 +15,7 @@ from groundup import api
 from groundup.data.sources.arrays import Arrays
 
 pytestmark = pytest.mark.slow
-STEPS = {"mean_flow": True, "step_guidance": 1.5, "own_share": 0.5, "piece": 0.1, "end_share": 0.5}
+STEPS = {"mean_flow": True, "step_guidance": 1.5}
 
 
 def same_pictures(recipe: dict[str, Any], runs: Path) -> None:
@@ -32,6 +32,24 @@ def test_of_a_stopped_run(settings: dict[str, Any], tmp_path: Path) -> None:
     recipe = tiny_run("unet", tmp_path)
     recipe["task"] |= settings
     same_pictures(recipe | {"training": {"batch_size": 16, "steps": 5}}, tmp_path)
+
+
+def test_of_steps_that_the_first_weights_teach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three steps of training make grey pictures, which are enough to compare.
+    monkeypatch.setattr("groundup.tasks.generate_images.taught_steps._GREY", 0.0)
+    base = tiny_run("unet", tmp_path)
+    api.train(base, {"training.steps": 3}, runs=tmp_path)
+    recipe = {key: value for key, value in base.items() if key not in ("model", "processor")}
+    taught = {"mean_flow": True, "step_targets": "teacher", "teacher_steps": 3, "whole_share": 0.5}
+    recipe |= {
+        "name": "taught",
+        "init": {"run": str(tmp_path / base["name"])},
+        "task": {**base["task"], **taught, "steps": 3, "step_guidance": 1.5},
+        "training": {"batch_size": 16, "steps": 5},
+    }
+    same_pictures(recipe, tmp_path)
 
 
 @pytest.mark.parametrize("adapter", [None, {"rank": 2}], ids=["all weights", "lora"])

@@ -6,13 +6,14 @@ Shape legend: N pictures, C channels, H rows, W columns.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.contracts.processors import LabelProcessor, Pictures
 from groundup.core.errors import RecipeError
 
-__all__ = ["arrange", "as_bytes", "pictures_of"]
+__all__ = ["arrange", "as_bytes", "check_around_zero", "pictures_of"]
 
 _GAP = 1  # pixels between pictures
 
@@ -29,6 +30,23 @@ def pictures_of(processor: LabelProcessor) -> Pictures:
             "recipe.processor", "makes no pictures, which generate_images learns", "Choose image"
         )
     return reader
+
+
+def check_around_zero(processor: LabelProcessor) -> None:
+    """Check that pictures have numbers around 0, as noise has.
+
+    Raises:
+        RecipeError: If they have not.
+    """
+    # The commonest silent fault: pictures from 0 to 1, of which a model makes grey fog.
+    black = pictures_of(processor).from_pixels(torch.zeros(1, *processor.input_shape))
+    if float(black.min()) >= 0:
+        raise RecipeError(
+            "recipe.processor.normalise",
+            "gives pictures without numbers below 0, but noise is around 0, and what is between"
+            " both would be neither",
+            "Write normalise: given with mean [0.5] and std [0.5] (three each in colour)",
+        )
 
 
 def as_bytes(made: Tensor, processor: LabelProcessor) -> list[NDArray[np.uint8]]:

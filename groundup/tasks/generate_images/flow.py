@@ -6,7 +6,7 @@ Shape legend: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "Asked",
     "SamplerOptions",
     "draw_times",
+    "follow",
     "integrate",
     "interpolate",
     "mean_quarters",
@@ -174,11 +175,20 @@ class Asked:
         return Asked(*parts)
 
 
-@torch.no_grad()
 def integrate(
     model: Callable[..., Any], noise: Tensor, asked: Asked, how: SamplerOptions
 ) -> Tensor:
-    """Return (B, C, H, W) pictures, from their noise.
+    """Return (B, C, H, W) pictures, from their noise; see ``follow``."""
+    *_, picture = follow(model, noise, asked, how)
+    return picture
+
+
+@torch.no_grad()
+def follow(
+    model: Callable[..., Any], noise: Tensor, asked: Asked, how: SamplerOptions
+) -> Iterator[Tensor]:
+    """Yield the places (B, C, H, W) on the way from noise, after each step; the last one is the
+    picture.
 
     Args:
         model: A ``PictureGenerator``.
@@ -204,7 +214,7 @@ def integrate(
             second = _direction(model, ahead, later, None, asked, how.guidance_at(later))
             ahead = place + length * (first + second) / 2
         place = ahead
-    return place
+        yield place
 
 
 def _direction(

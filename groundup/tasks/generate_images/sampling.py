@@ -18,13 +18,13 @@ from groundup.generation.scoring import device_of, evaluating
 from groundup.tasks.generate_images.conditions import Condition
 from groundup.tasks.generate_images.flow import Asked, SamplerOptions, integrate
 
-__all__ = ["check_guidance", "make_pictures", "sampler_options"]
+__all__ = ["check_guidance", "check_steps", "make_pictures", "sampler_options"]
 
 _AT_ONCE = 256  # pictures that are made together
 
 
 def sampler_options(
-    options: Mapping[str, Any], condition: Condition, *, spans: bool
+    options: Mapping[str, Any], condition: Condition, learned: tuple[int, ...] = (), *, spans: bool
 ) -> SamplerOptions:
     """Return how pictures are sampled.
 
@@ -32,6 +32,7 @@ def sampler_options(
         options: ``steps``, ``sampler``, ``guidance`` and ``guidance_interval``; ``count`` is
             checked along.
         condition: What the run is asked by.
+        learned: In how many steps pictures can be made; empty: in any.
         spans: Whether the model is told how long steps are.
 
     Raises:
@@ -43,7 +44,12 @@ def sampler_options(
     guidance = float(options["guidance"])
     count = options.get("count", 1)
     for name, value, fits, allowed in (
-        ("steps", steps, steps >= 1, "1 or more"),
+        (
+            "steps",
+            steps,
+            steps in learned if learned else steps >= 1,
+            ", ".join(map(str, learned)) or "1 or more",
+        ),
         ("count", count, count >= 1, "1 or more"),
         ("sampler", sampler, sampler in ("heun", "euler"), "heun, euler"),
         ("guidance", guidance, guidance >= 0, "0 or more"),
@@ -80,6 +86,25 @@ def check_guidance(
         word = condition.word
         problem = f"step_guidance needs pictures without a {word}. Raise {word}_dropout"
         raise ValueError(problem)
+
+
+def check_steps(steps: int, learned: tuple[int, ...]) -> None:
+    """Check that steps of this length were learned.
+
+    Args:
+        steps: When pictures are made.
+        learned: In how many they can be; empty: in any.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    if learned and steps not in learned:
+        allowed = ", ".join(map(str, learned))
+        raise ValueError(
+            f"steps is {steps}, but with step_targets teacher other steps are learned: allowed"
+            f" {allowed}. Write steps: 1 for a picture at once, or change teacher_steps and"
+            " whole_share"
+        )
 
 
 def make_pictures(

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from groundup.contracts.data import Partners
+from groundup.contracts.data import DataSource, Partners
 from groundup.contracts.generators import PictureGenerator
 from groundup.contracts.processors import LabelProcessor
-from groundup.contracts.tasks import EvaluationContext, Picture, Task
+from groundup.contracts.tasks import EvaluationContext, Picture, Start, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.seeding import keyed_noise
@@ -27,7 +27,7 @@ from groundup.media.augmentation.draws import Draws
 from groundup.media.png import encode_png
 from groundup.tasks.generate_images.caption_evaluation import evaluate_by_caption
 from groundup.tasks.generate_images.conditions import ByCaption, ByClass, ByNothing, Condition
-from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
+from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, check_around_zero
 from groundup.tasks.generate_images.evaluation import evaluate_generator
 from groundup.tasks.generate_images.flow import (
     draw_times,
@@ -38,12 +38,17 @@ from groundup.tasks.generate_images.flow import (
 )
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
-    MeanFlowTarget,
     adaptive_weight,
     draw_spans,
     mean_flow_outputs,
 )
-from groundup.tasks.generate_images.sampling import check_guidance, make_pictures, sampler_options
+from groundup.tasks.generate_images.sampling import (
+    check_guidance,
+    check_steps,
+    make_pictures,
+    sampler_options,
+)
+from groundup.tasks.generate_images.taught_steps import draw_pieces, learned_steps, teach
 
 __all__ = ["GenerateImages"]
 
@@ -104,27 +109,35 @@ class GenerateImages(Task):
         0.0, "Of the times' logits; lower: more noise", applies_when={"times": ("logit_normal",)}
     )
     time_std: float = setting(
-        1.0,
-        "Standard deviation of the times' logits",
-        gt=0,
-        applies_when={"times": ("logit_normal",)},
+        1.0, "Standard deviation of the logits", gt=0, applies_when={"times": ("logit_normal",)}
     )
     mean_flow: bool = setting(
         False, "Learn steps of any length, so that one makes a picture (MeanFlow)"
+    )
+    step_targets: Literal["derivative", "teacher"] = setting(
+        "derivative",
+        "derivative: steps learn from pictures; teacher: from where the run's first weights go",
+        applies_when={"mean_flow": (True,)},
+    )
+    teacher_steps: int = setting(
+        8,
+        "Steps in which the teacher goes; pictures are then made in so many or fewer",
+        ge=2,
+        applies_when={"mean_flow": (True,), "step_targets": ("teacher",)},
+    )
+    whole_share: float = setting(
+        1.0,
+        "Share of samples whose step goes all the way; others: for pictures in several steps",
+        ge=0,
+        le=1,
+        applies_when={"mean_flow": (True,), "step_targets": ("teacher",)},
     )
     span_share: float = setting(
         0.5,
         "Share of the samples with a step; the others learn directions",
         gt=0,
         le=1,
-        applies_when={"mean_flow": (True,)},
-    )
-    end_share: float = setting(
-        0.0,
-        "Share of the steps that go to the end, where one step is what counts",
-        ge=0,
-        le=1,
-        applies_when={"mean_flow": (True,)},
+        applies_when={"mean_flow": (True,), "step_targets": ("derivative",)},
     )
     step_guidance: float = setting(
         1.0,
@@ -132,25 +145,11 @@ class GenerateImages(Task):
         ge=0,
         applies_when={"mean_flow": (True,), "condition": ("class", "text")},
     )
-    own_share: float = setting(
-        0.0,
-        "Share of a direction that the model says itself: less noise, from a trained run on",
-        ge=0,
-        lt=1,
-        applies_when={"mean_flow": (True,)},
-    )
-    piece: float = setting(
-        0.0,
-        "Of the way, after which steps ask for the rest; 0: the derivative of the paper",
-        ge=0,
-        le=1,
-        applies_when={"mean_flow": (True,)},
-    )
     error_power: float = setting(
         1.0,
         "Errors are divided by themselves to this power: 0 leaves them, 1 lets all count alike",
         ge=0,
-        applies_when={"mean_flow": (True,)},
+        applies_when={"mean_flow": (True,), "step_targets": ("derivative",)},
     )
     steps: int = setting(50, "Steps from noise to a picture", ge=1)
     sampler: Literal["heun", "euler"] = setting(
@@ -178,6 +177,7 @@ class GenerateImages(Task):
     @model_validator(mode="after")
     def _guidance_is_possible(self) -> GenerateImages:
         check_guidance(self.guidance, self.guidance_interval, self.step_guidance, self.asked_by)
+        check_steps(self.steps, self.learned_steps)
         return self
 
     @property
@@ -190,6 +190,16 @@ class GenerateImages(Task):
         }
         spans = {"spans": "float32 (B,)"} if self.mean_flow else {}
         return spec | self.asked_by.spec | spans
+
+    @property
+    def taught(self) -> bool:
+        """Whether steps learn from the weights that the run starts from."""
+        return self.mean_flow and self.step_targets == "teacher"
+
+    @property
+    def learned_steps(self) -> tuple[int, ...]:
+        """In how many steps pictures can be made; empty: in any."""
+        return learned_steps(self.teacher_steps, self.whole_share) if self.taught else ()
 
     @property
     def asked_by(self) -> Condition:
@@ -210,17 +220,15 @@ class GenerateImages(Task):
                 captions where pictures are asked for by them.
         """
         found = self.asked_by.fit(processor, examples)
-        reader = pictures_of(found)
-        # The commonest silent fault: pictures from 0 to 1, of which a model makes grey fog.
-        black = reader.from_pixels(torch.zeros(1, *found.input_shape))
-        if float(black.min()) >= 0:
-            raise RecipeError(
-                "recipe.processor.normalise",
-                "gives pictures without numbers below 0, but noise is around 0, and what is between"
-                " both would be neither",
-                "Write normalise: given with mean [0.5] and std [0.5] (three each in colour)",
-            )
+        check_around_zero(found)
         return found
+
+    def precompute(self, source: DataSource, start: Start) -> DataSource:
+        """Return the data; with the starting weights' pictures, where steps learn from them."""
+        if not self.taught:
+            return source
+        guided = (self.step_guidance, self.guidance_interval)
+        return teach(source, start, self.teacher_steps, guided, self.inputs, self.asked_by)
 
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
         """Return all examples' pictures, and their class numbers or captions.
@@ -278,16 +286,19 @@ class GenerateImages(Task):
         times = draw_times(draws, kind, self.time_mean, self.time_std)
         noise = keyed_noise(seed, "noise", samples, batch["inputs"].shape[1:])
         found = {**batch, "noise": noise, "times": times}
-        if self.mean_flow:
+        if self.taught:
+            # Held-out noise goes all the way: one step is what is validated.
+            whole = 1.0 if held_out else self.whole_share
+            found |= draw_pieces(draws, self.teacher_steps, whole)
+        elif self.mean_flow:
             other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
             # Held-out pictures are asked for directions, so that runs with and without compare.
-            share = 0.0 if held_out else self.span_share
-            found["times"], found["spans"] = draw_spans(draws, times, other, share, self.end_share)
+            found |= draw_spans(draws, times, other, 0.0 if held_out else self.span_share)
         asked_by = self.asked_by
-        if asked_by.word and not held_out:
-            dropped = torch.from_numpy(draws(asked_by.word)[0] < asked_by.dropout)
-            found = asked_by.take_away(found, dropped, processor)
-        return found
+        if held_out or not asked_by.word:
+            return found
+        dropped = torch.from_numpy(draws(asked_by.word)[0] < asked_by.dropout)
+        return asked_by.take_away(found, dropped, processor)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return pictures on their way, the times, and what is asked for."""
@@ -301,9 +312,8 @@ class GenerateImages(Task):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:
         """Return the pictures that the model says; to learn steps also those that it should say."""
-        if self.mean_flow and torch.is_grad_enabled():
-            target = MeanFlowTarget(self.step_guidance, self.own_share, self.piece)
-            return mean_flow_outputs(model, self.inputs(batch), batch, target)
+        if self.mean_flow and not self.taught and torch.is_grad_enabled():
+            return mean_flow_outputs(model, self.inputs(batch), batch, self.step_guidance)
         return model(**self.inputs(batch))  # type: ignore[no-any-return]
 
     def loss(self, outputs: Tensor | MeanFlowOutputs, batch: Batch) -> Loss:
@@ -311,22 +321,15 @@ class GenerateImages(Task):
 
         A validation of a run that learns steps tells the error of directions, as of any other.
         """
-        said = outputs
-        wanted = batch["inputs"]
-        if isinstance(outputs, MeanFlowOutputs):
-            said, wanted = outputs
-        assert isinstance(said, Tensor)
+        derived = isinstance(outputs, MeanFlowOutputs)
+        said, wanted = outputs if isinstance(outputs, tuple) else (outputs, batch["inputs"])
         errors = (said.float() - wanted.float()).square().mean((1, 2, 3))
-        weighted = errors
-        if self.weighting == "velocity":
-            weighted = errors * velocity_weight(batch["times"])
-        if isinstance(outputs, MeanFlowOutputs):
+        by_velocity = self.weighting == "velocity"
+        weighted = errors * velocity_weight(batch["times"]) if by_velocity else errors
+        if derived:
             weighted = weighted * adaptive_weight(weighted, self.error_power)
-        metrics: dict[str, Tensor] = {}
-        if not torch.is_grad_enabled():
-            metrics = sum_quarters(errors, batch["times"])
-        count = torch.tensor(float(len(errors)))
-        return Loss({"picture": Term(weighted.sum(), count)}, metrics)
+        metrics = {} if torch.is_grad_enabled() else sum_quarters(errors, batch["times"])
+        return Loss({"picture": Term(weighted.sum(), torch.tensor(float(len(errors))))}, metrics)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return the loss, and the pictures' mean squared error in each quarter of the way."""
@@ -371,9 +374,8 @@ class GenerateImages(Task):
         options: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
-        settings = {name: value for name, value in self if name in _DRAWING}
-        given = settings | dict(options or {})
-        how = sampler_options(given, self.asked_by, spans=self.mean_flow)
+        given = {name: value for name, value in self if name in _DRAWING} | dict(options or {})
+        how = sampler_options(given, self.asked_by, self.learned_steps, spans=self.mean_flow)
         asked = self.asked_by.ask(prompts, processor)
         seed = int(given.get("seed") or 0)
         return make_pictures(model, len(prompts), asked, processor.input_shape, count, seed, how)
@@ -389,8 +391,8 @@ class GenerateImages(Task):
         """Compare what is made with held-out pictures."""
 
         def make(prompts: Sequence[Any], count: int) -> list[Tensor]:
-            options = {"seed": context.seed}
-            return self.make(context.model, prompts, context.processor, count, options)
+            given = {"seed": context.seed}
+            return self.make(context.model, prompts, context.processor, count, given)
 
         if self.condition == "text":
             return evaluate_by_caption(context, make, self.evaluated)
