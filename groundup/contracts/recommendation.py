@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.contracts.processors import InputProcessor
@@ -108,11 +110,14 @@ class RecommenderProcessor(InputProcessor):
         max_history: The longest history that is read, in items.
         users: The users of training, by their numbers less 1.
         items: The items, likewise.
+        rows: Of each training user the numbers of their items, in order of time, where scores count
+            what followed what; else None.
     """
 
     max_history: int
     users: tuple[str, ...]
     items: tuple[str, ...]
+    rows: tuple[NDArray[np.int64], ...] | None = None
 
     def title(self, number: int) -> str:
         """Return what an item is called; its id where it has no name."""

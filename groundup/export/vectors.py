@@ -29,13 +29,21 @@ def write_vectors(job: Job) -> None:
     The score of an item is its product with the user's vector, plus its bias.
 
     Raises:
-        CheckpointError: If the model has no such vectors, or they are not read back as written.
+        CheckpointError: If the model has no such vectors, scores count more than they say, or they
+            are not read back as written.
     """
     model = job.merged.module
     processor = job.processor
     if not isinstance(model, Recommender) or not isinstance(processor, RecommenderProcessor):
         problem = f"{type(model).__name__} has no vectors of items"
         raise CheckpointError("model", problem, "Export a run of task recommend")
+    if processor.rows is not None:
+        # Whoever serves them would get other lists than the run's, and never know.
+        raise CheckpointError(
+            "task.transitions",
+            "adds to the scores what no vector holds: how often items followed one another",
+            "Train with task.transitions: 0",
+        )
     with torch.no_grad():
         # Without the unknown item, so that row n is line n.
         found: dict[str, Tensor] = {

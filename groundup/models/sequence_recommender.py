@@ -6,9 +6,11 @@ Shape legend: B rows, T positions, N items, M candidates, C width.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ from groundup.nn.pooling import within
 from groundup.nn.transformer import Block, BlockShape, check_heads, initialise_transformer
 
 __all__ = ["SequenceRecommender", "SequenceRecommenderConfig"]
+
+_SCALE = 10.0  # what cosines are multiplied with at first
 
 
 @model("sequence_recommender")
@@ -43,6 +47,16 @@ class SequenceRecommenderConfig(ModelConfig):
     heads: int = setting(2, "Attention heads", ge=1)
     mlp_width: int | None = setting(None, "Inner width of the MLP; null: 4 x width", ge=1)
     dropout: float = setting(0.2, "Share of embeddings and activations dropped", ge=0, lt=1)
+    positions: Literal["learned", "distance"] = setting(
+        "learned",
+        "learned: a vector for each place of a history; distance: each head looks less at what is"
+        " longer ago, by a slope that is learned",
+    )
+    scores: Literal["product", "cosine"] = setting(
+        "product",
+        "product: of state and item; cosine: of their directions alone, times a number that is"
+        " learned",
+    )
     tied_embeddings: bool = setting(True, "Use an item's vector to read it and to score it")
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
     items: int = setting(0, "Items; 0: as many as the data has", ge=0)
@@ -101,7 +115,9 @@ class SequenceRecommender(nn.Module):
     Source:
         Kang and McAuley, SASRec, 2018 (arXiv:1808.09781); Sun et al., BERT4Rec, 2019
         (arXiv:1904.06690). Departs from them: a bias for each item; the end of a history is its
-        last position, and a learned start stands before its first item; GELU.
+        last position, and a learned start stands before its first item; GELU. Distances: Press et
+        al., ALiBi, 2021 (arXiv:2108.12409), section 3, departing from it: slopes are learned, and
+        begin at 1/2, 1/4 ... whatever the number of heads.
     """
 
     places_untrained_items = False
@@ -115,7 +131,9 @@ class SequenceRecommender(nn.Module):
         # The first row stands for the start, the one behind the last item for what is hidden.
         rows = config.items + 1 + self.hides_items
         self.embed = nn.Embedding(rows, width)
-        self.positions = nn.Embedding(config.context_length, width)
+        self.positions: nn.Embedding | None = None
+        if config.positions == "learned":
+            self.positions = nn.Embedding(config.context_length, width)
         self.dropout = nn.Dropout(config.dropout)
         # As published: BERT4Rec normalises behind each layer, SASRec before.
         kind = PostNormBlock if self.hides_items else Block
@@ -126,6 +144,14 @@ class SequenceRecommender(nn.Module):
             self.head = nn.Embedding(config.items + 1, width)
         self.head_bias = nn.Parameter(torch.zeros(config.items + 1))
         initialise_transformer(self, config.init_std, config.layers)
+        self.log_slopes: nn.Parameter | None = None
+        if config.positions == "distance":
+            # As logarithms: no head may come to prefer what is longest ago.
+            steps = torch.arange(1.0, config.heads + 1)
+            self.log_slopes = nn.Parameter(-steps * math.log(2.0))
+        self.log_scale: nn.Parameter | None = None
+        if config.scores == "cosine":
+            self.log_scale = nn.Parameter(torch.tensor(math.log(_SCALE)))
 
     def forward(
         self,
@@ -151,15 +177,30 @@ class SequenceRecommender(nn.Module):
         if tokens.shape[1] > longest:
             problem = f"a history of {tokens.shape[1]} items; positions end at {longest}"
             raise DataError("inputs", problem, f"Set task.max_history: {longest}")
-        places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        x = self.dropout(self.embed(tokens) + self.positions(places))
-        # In causal blocks padding is behind the last item, which never sees it.
-        context = AttentionContext()
-        if self.hides_items:
-            context = AttentionContext(mask=within(lengths, tokens)[:, None, None])
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.embed(tokens)
+        if self.positions is not None:
+            x = x + self.positions(places)
+        x = self.dropout(x)
+        context = AttentionContext(mask=self._mask(tokens, lengths, places))
         for block in self.blocks:
             x = block(x, context)
-        return self.norm(x)  # type: ignore[no-any-return]
+        x = self.norm(x)
+        if self.log_scale is not None:
+            x = F.normalize(x, dim=-1) * self.log_scale.exp()
+        return x  # type: ignore[no-any-return]
+
+    def _mask(self, tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor | None:
+        """Return what each position sees, (B or 1, 1 or H, 1 or T, T), or what is added there."""
+        # In causal blocks padding is behind the last item, which never sees it.
+        inside = within(lengths, tokens)[:, None, None] if self.hides_items else None
+        if self.log_slopes is None:
+            return inside
+        distance = places[:, None] - places
+        bias = -self.log_slopes.exp()[:, None, None] * distance.abs()
+        if inside is None:
+            inside = (distance >= 0)[None, None]
+        return bias[None].masked_fill(~inside, -torch.inf)
 
     def user_states(
         self,
@@ -175,9 +216,11 @@ class SequenceRecommender(nn.Module):
 
     def item_vectors(self) -> Tensor:
         """Return (N + 1, C), the unknown item's first."""
+        vectors = self.embed.weight[: self.config.items + 1]
         if self.head is not None:
-            return self.head.weight
-        return self.embed.weight[: self.config.items + 1]
+            vectors = self.head.weight
+        # The length of a vector says how popular its item is; with cosines the bias alone does.
+        return vectors if self.log_scale is None else F.normalize(vectors, dim=-1)
 
     def item_biases(self) -> Tensor:
         """Return (N + 1,)."""

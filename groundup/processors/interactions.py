@@ -51,6 +51,7 @@ class InteractionsProcessor(RecommenderProcessor):
         popularity: How often training has each item.
         ratings: The mean, the lowest and the highest of the training split; None without ratings.
         notes: What there is to say of the training split.
+        latest: When the last interaction of the training split was, in seconds; None without times.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class InteractionsProcessor(RecommenderProcessor):
         popularity: Sequence[int],
         ratings: tuple[float, float, float] | None = None,
         notes: Sequence[str] = (),
+        latest: float | None = None,
     ) -> None:
         self.users = tuple(users)
         self.items = tuple(items)
@@ -74,6 +76,7 @@ class InteractionsProcessor(RecommenderProcessor):
         self.popularity = np.array([0, *popularity], dtype=np.int64)
         self.ratings = ratings
         self.notes = tuple(notes)
+        self.latest = latest
         self.cut: CutInputs = CutInputs()
         self._users = {name: n for n, name in enumerate(self.users, 1)}
         self._items = {name: n for n, name in enumerate(self.items, 1)}
@@ -101,6 +104,12 @@ class InteractionsProcessor(RecommenderProcessor):
         # A base run may share it.
         found = copy.copy(self)
         found.max_history = longest
+        return found
+
+    def with_rows(self, rows: Sequence[NDArray[np.int64]]) -> InteractionsProcessor:
+        """Return the processor with what training users did."""
+        found = copy.copy(self)
+        found.rows = tuple(rows)
         return found
 
     # ------------------------------------------------------------------------------------- numbers
@@ -218,6 +227,7 @@ class InteractionsProcessor(RecommenderProcessor):
                 "max_history": self.max_history,
                 "ratings": self.ratings,
                 "notes": self.notes,
+                "latest": self.latest,
                 "users": self.users,
                 "items": self.items,
                 "popularity": self.popularity[1:].tolist(),
@@ -231,6 +241,8 @@ class InteractionsProcessor(RecommenderProcessor):
                 "users": self.about.users,
                 "other_items": extra,
                 "seen": {u: [numbers[i] for i in seen] for u, seen in self.about.seen.items()},
+                # What was held out must not be counted, so these are not what was seen.
+                "rows": None if self.rows is None else [row.tolist() for row in self.rows],
             },
         )
 
@@ -247,7 +259,7 @@ class InteractionsProcessor(RecommenderProcessor):
             seen = {u: tuple(names[n] for n in own) for u, own in known["seen"].items()}
             about = Catalogue(known["items"], known["titles"], known["users"], seen)
             columns = tuple(EntityColumns.load(folder / name) for name in ("users", "items"))
-            return cls(
+            found = cls(
                 saved["users"],
                 saved["items"],
                 saved["trained_items"],
@@ -257,7 +269,12 @@ class InteractionsProcessor(RecommenderProcessor):
                 saved["popularity"],
                 None if saved["ratings"] is None else tuple(saved["ratings"]),
                 saved["notes"],
+                saved.get("latest"),  # which older runs have not
             )
+        rows = known.get("rows")
+        if rows is not None:
+            found.rows = tuple(np.array(row, dtype=np.int64) for row in rows)
+        return found
 
 
 def _write_line(path: Path, value: object) -> None:
@@ -300,6 +317,7 @@ class InteractionsConfig(ProcessorConfig):
         counts: dict[str, int] = {}
         ratings: list[float] = []
         about: Catalogue | None = None
+        latest: float | None = None
         for example in texts():
             if not isinstance(example, Example) or not isinstance(example.inputs, UserHistory):
                 raise RecipeError(
@@ -311,6 +329,9 @@ class InteractionsConfig(ProcessorConfig):
             users[example.inputs.user] = None
             about = about or example.inputs.catalogue
             ratings += example.target.ratings
+            # They are sorted: the last time is that of the last item.
+            for time in example.inputs.times[-1:]:
+                latest = time if latest is None else max(latest, time)
             for item in example.target.items:
                 counts[item] = counts.get(item, 0) + 1
         if not counts:
@@ -344,6 +365,7 @@ class InteractionsConfig(ProcessorConfig):
             popularity,
             rated,
             notes,
+            latest,
         )
 
     @classmethod

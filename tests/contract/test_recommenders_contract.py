@@ -39,6 +39,14 @@ RECOMMENDERS: dict[str, list[dict[str, Any]]] = {
             **{"width": 8, "layers": 2, "items": 9, "context_length": 5},
             **{"attention": "masked", "tied_embeddings": False},
         },
+        {
+            **{"width": 8, "layers": 1, "heads": 2, "items": 9, "context_length": 5},
+            **{"positions": "distance", "scores": "cosine"},
+        },
+        {
+            **{"width": 8, "layers": 1, "heads": 2, "items": 9, "context_length": 5},
+            **{"attention": "masked", "positions": "distance", "tied_embeddings": False},
+        },
     ],
 }
 CASES = [(name, index) for name in RECOMMENDERS for index in range(len(RECOMMENDERS[name]))]

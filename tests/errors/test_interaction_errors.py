@@ -10,10 +10,11 @@ import pytest
 from recommendations import write_interactions, write_rows
 
 from groundup import api
-from groundup.core.errors import DataError, RecipeError
+from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.data.sources.interactions import Interactions
+from groundup.export.export_run import export_run
 from groundup.processors.interactions import InteractionsConfig, InteractionsProcessor
 from groundup.tasks.recommend.task import Recommend
 
@@ -146,6 +147,30 @@ def test_there_are_no_ratings_to_predict(tmp_path: Path) -> None:
     recipe["data"] |= {"rating": ""}
     with pytest.raises(RecipeError, match="is ratings, but the data has none"):
         api.trainer(recipe, runs=tmp_path / "runs")
+
+
+def test_there_are_no_times_to_weigh_by(tmp_path: Path) -> None:
+    source = Interactions(path=write_rows(tmp_path / "log.csv", HEADER, ROWS), time="")
+    examples = source.examples("train", tmp_path)
+    processor = InteractionsConfig().fit(lambda: iter(examples))
+    with pytest.raises(RecipeError, match="half_life: is 20 days, but the data has no times"):
+        Recommend(half_life=20.0).fit_processor(processor, lambda: iter(examples))
+
+
+def test_too_many_items_to_count_their_pairs(
+    processor: InteractionsProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundup.tasks.recommend.task.MOST_ITEMS", 9)
+    with pytest.raises(RecipeError, match=r"counts all pairs of .* items; allowed: 9"):
+        Recommend(transitions=0.5).fit_processor(processor, lambda: iter(()))
+
+
+@pytest.mark.slow
+def test_vectors_that_would_give_other_lists(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, transitions=0.5)
+    run = api.train(recipe, {"machine.device": "cpu"}, runs=tmp_path / "runs").folder
+    with pytest.raises(CheckpointError, match="adds to the scores what no vector holds"):
+        export_run(run, "vectors")
 
 
 def test_a_processor_of_other_things(tmp_path: Path) -> None:

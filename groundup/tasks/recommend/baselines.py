@@ -11,20 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.tasks.recommend.transitions import MOST_ITEMS, Transitions
+
 __all__ = ["Biases", "SimpleMethods"]
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
-_MOST_ITEMS = 10_000  # matrices of all pairs of items are computed up to this many
 _USERS = 1024  # users whose rows are in memory at a time
 
 _NEIGHBOURS = 100
 _SHRINK = 10.0
 _RIDGE = 500.0
 _WITHIN = 5  # items after one that count as following it
-_LATEST = 10  # items of a history that something follows
-_DECAY = 0.8
-_DAMPING = 10.0
 
 
 class SimpleMethods:
@@ -54,9 +52,9 @@ class SimpleMethods:
     @property
     def left_out(self) -> str:
         """What is not computed, in words; empty where all is."""
-        if self.items <= _MOST_ITEMS:
+        if self.items <= MOST_ITEMS:
             return ""
-        return f"with more than {_MOST_ITEMS:,} items only popularity is computed"
+        return f"with more than {MOST_ITEMS:,} items only popularity is computed"
 
     def all(self) -> Iterator[tuple[str, Callable[[Sequence[Numbers]], Floats]]]:
         """Yield the name of each, and what scores all items for histories."""
@@ -89,22 +87,12 @@ class SimpleMethods:
         return np.where(near >= cut[None], near, 0.0).astype(np.float32)
 
     def _markov(self) -> Callable[[Sequence[Numbers]], Floats]:
-        found = np.zeros((self.items + 1, self.items + 1), np.float32)
-        for row in self.rows:
-            for further in range(1, min(_WITHIN, len(row) - 1) + 1):
-                # Not found[...] +=, which counts a pair that is there twice once.
-                np.add.at(found, (row[:-further], row[further:]), further**-0.5)
-        # Shares, shrunk where little followed.
-        found /= found.sum(1, keepdims=True) + _DAMPING
+        transitions = Transitions(self.rows, self.items, _WITHIN)
         # Where nothing followed, the popular comes first.
         rest = 1e-6 * self.counts / max(float(self.counts.max()), 1.0)
 
         def scores(histories: Sequence[Numbers]) -> Floats:
-            own = np.tile(rest, (len(histories), 1)).astype(np.float32)
-            for n, history in enumerate(histories):
-                latest = history[::-1][:_LATEST]
-                own[n] += (_DECAY ** np.arange(len(latest))).astype(np.float32) @ found[latest]
-            return own
+            return transitions.follow(histories) + rest.astype(np.float32)
 
         return scores
 

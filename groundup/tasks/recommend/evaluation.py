@@ -36,6 +36,9 @@ class Recommends(Protocol):
     @property
     def mask_seen(self) -> bool: ...
 
+    @property
+    def transitions(self) -> float: ...
+
 
 class _Scored:
     """What one method ranks, with and without what was seen."""
@@ -66,7 +69,8 @@ def evaluate_lists(task: Recommends, context: EvaluationContext) -> Evaluation:
     own = _Scored("this run")
     # The model and every baseline are asked the same.
     histories = [example.inputs for example in examples]
-    _add(own, task, examples, processor, model_scores(context.model, histories, processor))
+    scores_of_own = model_scores(context.model, histories, processor, task.transitions)
+    _add(own, task, examples, processor, scores_of_own)
     methods = [own]
     baselines = SimpleMethods(rows, len(processor.items))
     # Looked up once, because every baseline reads them.
@@ -107,7 +111,7 @@ def measure_lists(
     found = _Scored("")
     histories = [example.inputs for example in examples]
     # One way only: this is done at every validation.
-    scores = model_scores(model, histories, processor)
+    scores = model_scores(model, histories, processor, task.transitions)
     _add(found, task, examples, processor, scores, ways=(task.mask_seen,))
     named = found.ranked(task.mask_seen).by_name(task.k)
     return {name: float(values.mean()) for name, values in named.items()}

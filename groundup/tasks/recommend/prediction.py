@@ -31,6 +31,9 @@ class Recommends(Protocol):
     @property
     def mask_seen(self) -> bool: ...
 
+    @property
+    def transitions(self) -> float: ...
+
 
 def recommend(
     task: Recommends,
@@ -48,7 +51,14 @@ def recommend(
     inputs = [_parse(each) for each in inputs]
     asked = [processor.as_history(each) for each in inputs]
     # Of all questions at once: a pass over the items costs as much for one user as for many.
-    numbers, scores = top_items(model, asked, processor, count, with_seen=not task.mask_seen)
+    numbers, scores = top_items(
+        model,
+        asked,
+        processor,
+        count,
+        with_seen=not task.mask_seen,
+        transitions=task.transitions,
+    )
     with evaluating(model):
         vectors = cast(Recommender, model).item_vectors().float().cpu()
     # What was learned is how far ratings are from their mean.

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from groundup.contracts.recommendation import NOBODY, Choice, UserHistory
 from groundup.core import seeding
@@ -21,10 +22,16 @@ from groundup.processors.interactions import InteractionsProcessor, pad
 __all__ = ["draw_items", "draw_window", "encode_examples", "hide_items", "hide_last"]
 
 Numbers = NDArray[np.int64]
+_DAY = 86_400.0  # seconds
 
 
 def encode_examples(
-    examples: Sequence[Example], processor: InteractionsProcessor, *, hides: bool, rated: bool
+    examples: Sequence[Example],
+    processor: InteractionsProcessor,
+    *,
+    hides: bool,
+    rated: bool,
+    half_life: float | None = None,
 ) -> Batch:
     """Return a batch: ``users`` (B,), ``tokens`` and ``next_tokens`` (B, T), ``lengths`` (B,), the
     users' columns, and ``trained_items`` (B,).
@@ -38,6 +45,8 @@ def encode_examples(
         processor: The run's.
         hides: ``tokens`` has the items themselves, and the last one is hidden and predicted.
         rated: ``ratings`` (B, T) float32 are added, less the mean of training.
+        half_life: ``weights`` (B, T) float32 are added: 1 at the end of training, half as much for
+            each so many days before.
 
     Raises:
         DataError: If an example is of something else, or lacks its ratings.
@@ -54,6 +63,8 @@ def encode_examples(
     batch["next_tokens"] = torch.from_numpy(targets)
     if rated:
         batch["ratings"] = torch.from_numpy(ratings)
+    if half_life is not None:
+        batch["weights"] = _weights(examples, processor, half_life, shape)
     batch["trained_items"] = torch.full((len(examples),), processor.trained_items)
     return hide_last(batch, len(processor.items) + 1) if hides else batch
 
@@ -92,6 +103,24 @@ def _row(
     if not len(both):  # of what was chosen nothing is known
         return tokens, np.array([IGNORED]), np.zeros(1, np.float32)
     return tokens[-longest:], targets[-longest:], values[-longest:]
+
+
+def _weights(
+    examples: Sequence[Example],
+    processor: InteractionsProcessor,
+    half_life: float,
+    shape: torch.Size,
+) -> Tensor:
+    assert processor.latest is not None  # as the task has checked
+    found = np.ones(shape, np.float32)
+    for n, example in enumerate(examples):
+        # As the items themselves: those of which nothing is known are left out.
+        names = (*example.inputs.items, *example.target.items)
+        known = [processor.item_number(name) != NOBODY for name in names]
+        times = np.array(example.inputs.times)[known][-processor.max_history :]
+        days = np.maximum(processor.latest - times, 0.0) / _DAY
+        found[n, : len(days)] = 0.5 ** (days / half_life)
+    return torch.from_numpy(found)
 
 
 def hide_last(batch: Batch, hidden: int) -> Batch:

@@ -23,7 +23,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Term
 from groundup.processors.interactions import InteractionsProcessor
-from groundup.tasks.recommend.evaluation import evaluate_lists, measure_lists
+from groundup.tasks.recommend.evaluation import evaluate_lists, measure_lists, training_rows
 from groundup.tasks.recommend.losses import (
     bpr_losses,
     rating_errors,
@@ -33,6 +33,7 @@ from groundup.tasks.recommend.losses import (
 from groundup.tasks.recommend.prediction import as_columns, in_lines, recommend
 from groundup.tasks.recommend.ratings import evaluate_ratings
 from groundup.tasks.recommend.rows import draw_items, draw_window, encode_examples, hide_items
+from groundup.tasks.recommend.transitions import MOST_ITEMS
 
 __all__ = ["Recommend"]
 
@@ -94,10 +95,23 @@ class Recommend(Task):
         False,
         "Of histories: what happened at one time is read in another order each time in training",
     )
+    half_life: float | None = setting(
+        None,
+        "In training, an interaction counts half as much for each so many days before the last one"
+        " of training; null: all count alike",
+        gt=0.0,
+    )
     l2: float = setting(
         0.0,
         "Of matrix_factorization: weight of the squared vectors and biases of each example",
         ge=0.0,
+    )
+    transitions: float = setting(
+        0.0,
+        "Weight of what followed what in training, next to the model's scores: the logarithm of how"
+        " much likelier an item follows a history than it is chosen at all; 0: the model alone",
+        ge=0.0,
+        applies_when=_LISTS,
     )
     mask_seen: bool = setting(
         True, "Leave out what a user has seen from lists, where they are evaluated and predicted"
@@ -121,6 +135,8 @@ class Recommend(Task):
         }
         if self.objective == "ratings":
             spec["ratings"] = "float32 (B, T)"
+        if self.half_life is not None:
+            spec["weights"] = "float32 (B, T)"
         if self.augments_held_out:
             spec |= {"drawn": "int64 (B, M)", "log_expected": "float32 (B, M)"}
         return spec
@@ -131,7 +147,8 @@ class Recommend(Task):
         """Return the processor, which reads histories as long as this task says.
 
         Raises:
-            RecipeError: If it knows no users and items, or there are no ratings to predict.
+            RecipeError: If it knows no users and items, or there are no ratings to predict, or no
+                times to weigh by, or too many items to count what follows what.
         """
         if not isinstance(processor, InteractionsProcessor):
             raise RecipeError(
@@ -145,7 +162,22 @@ class Recommend(Task):
                 "is ratings, but the data has none",
                 "Name their column: data.rating, or set softmax",
             )
-        return processor.with_max_history(self.max_history)
+        if self.half_life is not None and processor.latest is None:
+            raise RecipeError(
+                "recipe.task.half_life",
+                f"is {self.half_life:g} days, but the data has no times",
+                "Name their column: data.time, or remove it",
+            )
+        found = processor.with_max_history(self.max_history)
+        if not self.transitions:
+            return found
+        if len(processor.items) > MOST_ITEMS:
+            raise RecipeError(
+                "recipe.task.transitions",
+                f"counts all pairs of {len(processor.items):,} items; allowed: {MOST_ITEMS:,}",
+                "Remove it, or set data.min_item_interactions",
+            )
+        return found.with_rows(training_rows(examples(), processor))
 
     def check_model(self, model: nn.Module, processor: InteractionsProcessor) -> None:
         """Check that the model scores items, in the way that this task learns.
@@ -192,6 +224,7 @@ class Recommend(Task):
             processor,
             hides=self.hidden_share > 0,
             rated=self.objective == "ratings",
+            half_life=self.half_life,
         )
 
     def views(self, seed: int) -> Views | None:
@@ -259,10 +292,14 @@ class Recommend(Task):
                 losses = sampled_softmax_losses(outputs, batch)
         # An item that training has not seen costs infinitely much: it is left out and counted.
         finite = there & losses.isfinite()
-        total = torch.where(finite, losses, 0.0).sum()
+        counted = finite.float()
+        # Validations count all alike: they are of the time that is predicted.
+        if "weights" in batch and torch.is_grad_enabled():
+            counted = counted * batch["weights"]
+        total = (torch.where(finite, losses, 0.0) * counted).sum()
         if not torch.is_grad_enabled():
             watched["without_score"] = (there & ~finite).sum().float()
-        return Loss({"choice": Term(total, finite.sum().float())}, watched)
+        return Loss({"choice": Term(total, counted.sum())}, watched)
 
     def build_objective(self, model: nn.Module, processor: Any) -> Objective:
         """Return the loss, with the squares of what it is about where ``l2`` is set."""

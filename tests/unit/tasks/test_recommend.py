@@ -33,7 +33,9 @@ from groundup.tasks.recommend.rows import (
     encode_examples,
     hide_items,
 )
-from groundup.tasks.recommend.scoring import top_items
+from groundup.tasks.recommend.scoring import model_scores, top_items
+from groundup.tasks.recommend.task import Recommend
+from groundup.tasks.recommend.transitions import Transitions, log_lifts
 
 TARGETS = torch.tensor([[2, 1, 3], [4, IGNORED, IGNORED]])
 BATCH = {"next_tokens": TARGETS, "trained_items": torch.tensor([4, 4])}
@@ -126,6 +128,26 @@ def test_rows_begin_with_a_start_and_are_cut_to_the_latest() -> None:
     ]
     assert batch["lengths"].tolist() == [3, 4]
     assert "histories are longer than max_history 4" in processor.cut.notes()[0]
+
+
+def test_older_interactions_count_less() -> None:
+    day = 86_400.0
+    whole = Example("u", UserHistory("u", (), (0.0, day, 3 * day)), Choice(tuple("abc")))
+    processor = InteractionsConfig().fit(lambda: iter([whole])).with_max_history(4)
+    assert processor.latest == 3 * day
+    later = Example("v", UserHistory("v", ("a", "?"), (0.0, day, 9 * day)), Choice(("b",)))
+    batch = encode_examples([whole, later], processor, hides=False, rated=False, half_life=2.0)
+    expected = [[2**-1.5, 0.5, 1.0], [2**-1.5, 1.0, 1.0]]
+    torch.testing.assert_close(batch["weights"], torch.tensor(expected))
+    task = Recommend(half_life=2.0)
+    scores = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    term = task.loss(scores, batch).terms["choice"]
+    each = softmax_losses(scores, batch)
+    there = batch["next_tokens"] != IGNORED
+    torch.testing.assert_close(term.total, (each * batch["weights"])[there].sum())
+    torch.testing.assert_close(term.count, batch["weights"][there].sum())
+    with torch.no_grad():  # as in validation
+        assert task.loss(scores, batch).terms["choice"].count == 4
 
 
 def test_hidden_items_are_predicted_and_drawn_by_the_sample() -> None:
@@ -222,6 +244,22 @@ def test_counts_by_hand() -> None:
     assert knn[3] == pytest.approx(1 / (2**0.5 + 10))
 
 
+def test_what_followed_what_by_hand() -> None:
+    processor = processor_of({"u": "abc", "v": "ab"})
+    rows = (np.array([1, 2, 3]), np.array([1, 2]))
+    far = 2**-0.5
+    shares = Transitions(rows, 3, within=10, before=0.5).shares
+    assert shares[1, 2] == pytest.approx(2 / (2 + far + 10))
+    # b came after a twice, and c after b once: half as much the other way round
+    assert shares[2, 1] == pytest.approx(1 / (1 + 1 + 10))
+    lifts = log_lifts([np.array([1]), np.zeros(0, np.int64)], processor.with_rows(rows))
+    usual = (2 + 0.5) / (5 + 4 * 0.5)  # b was chosen twice of five times
+    found = Transitions(rows, 3, 10, 0.3).follow([np.array([1])])[0]
+    share = found[2] / found.sum()
+    assert lifts[0, 2] == pytest.approx(np.log((share + 0.1 * usual) / (1.1 * usual)), rel=1e-5)
+    assert (lifts[1] == 0).all(), "of a user without a history nothing is known"
+
+
 def test_biases_solve_the_ridge_regression() -> None:
     generator = np.random.default_rng(1)
     users, items = generator.integers(1, 5, 60), generator.integers(1, 6, 60)
@@ -279,6 +317,20 @@ def test_top_items_are_exact_in_chunks(run: Path, monkeypatch: pytest.MonkeyPatc
     parts = top_items(predictor.model, asked, processor, 6)
     np.testing.assert_array_equal(whole[0], parts[0])
     assert (np.diff(whole[1], axis=1) <= 0).all()
+
+
+@pytest.mark.slow
+def test_what_followed_is_added_to_the_scores(run: Path, tmp_path: Path) -> None:
+    predictor = api.load(run)
+    rows = [np.arange(1, 9), np.arange(3, 7)]
+    processor = predictor.processor.with_rows(rows)
+    processor.save(tmp_path)
+    again: Any = load_processor(tmp_path)
+    asked = [processor.as_history(user) for user in processor.users[:5]]
+    alone = torch.cat(list(model_scores(predictor.model, asked, processor)))
+    both = torch.cat(list(model_scores(predictor.model, asked, again, 0.5)))
+    lifts = log_lifts([processor.item_numbers(each.items) for each in asked], processor)
+    torch.testing.assert_close(both, alone + 0.5 * torch.from_numpy(lifts))
 
 
 @pytest.mark.slow
