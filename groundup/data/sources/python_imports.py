@@ -4,6 +4,7 @@ chooses the modules that it imports, in order. Nothing is downloaded, and nothin
 from __future__ import annotations
 
 import ast
+import json
 import sysconfig
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,8 +15,9 @@ from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.contracts.recommendation import Catalogue, Choice, UserHistory
 from groundup.core.registry import data
 from groundup.core.settings import setting
+from groundup.core.storage import Storage
 from groundup.core.values import Example, Split
-from groundup.data.sources.python_source import LICENCE, python_version
+from groundup.data.sources.python_source import LICENCE, corpus_key, python_version
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["PythonImports"]
@@ -38,7 +40,9 @@ class PythonImports(DataSource):
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return each file with what it imports before, and what it imports next."""
         imports = {
-            name: found for name, found in _read_imports().items() if len(found) >= self.min_imports
+            name: found
+            for name, found in _read_imports(cache).items()
+            if len(found) >= self.min_imports
         }
         items: dict[str, dict[str, Any]] = {
             item: {} for found in imports.values() for item in found
@@ -61,21 +65,33 @@ class PythonImports(DataSource):
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many files and modules there are, and the licence."""
-        found = [own for own in _read_imports().values() if len(own) >= self.min_imports]
+        imports = _read_imports(cache)
+        found = [own for own in imports.values() if len(own) >= self.min_imports]
         return {
             "source": f"the standard library of {python_version()}",
             "licence": LICENCE,
-            "files": {"found": len(_read_imports()), "read": len(found)},
+            "files": {"found": len(imports), "read": len(found)},
             "modules": len({module for own in found for module in own}),
             "imports": sum(map(len, found)),
         }
 
 
-@lru_cache(maxsize=1)
-def _read_imports() -> dict[str, tuple[str, ...]]:
-    """Return the modules that each file names, each once, in the order of its lines."""
-    library = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, tuple[str, ...]] = {}
+@lru_cache(maxsize=2)
+def _read_imports(cache: Path) -> dict[str, tuple[str, ...]]:
+    """Return the modules that each file names, each once, in the order of its lines; from the cache
+    folder where they were found before."""
+    # Parsing the whole library takes as long as learning from it.
+    path = cache / f"python-imports-{corpus_key()}.json"
+    if path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return {name: tuple(modules) for name, modules in saved.items()}
+    found = dict(_parse_library(Path(sysconfig.get_path("stdlib"))))
+    cache.mkdir(parents=True, exist_ok=True)
+    Storage().write_text(path, json.dumps(found, ensure_ascii=False) + "\n")
+    return found
+
+
+def _parse_library(library: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
         if _SKIPPED & set(relative.parts):
@@ -88,8 +104,7 @@ def _read_imports() -> dict[str, tuple[str, ...]]:
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         nodes.sort(key=lambda node: (node.lineno, node.col_offset))
         names = (name for node in nodes for name in _modules(node))
-        found[relative.as_posix()] = tuple(dict.fromkeys(names))
-    return found
+        yield relative.as_posix(), tuple(dict.fromkeys(names))
 
 
 def _modules(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
