@@ -84,6 +84,12 @@ class _Row:
     fed: int = 0
     done: bool = False
 
+    def append(self, token: int) -> None:
+        """Write a token."""
+        self.context.append(token)
+        self.written.append(token)
+        self.seen.add(token)
+
 
 def generate(
     model: Decodable | Engine,
@@ -130,14 +136,16 @@ def generate(
         return
     reader: Any = reader_of(model)
     longest = max(len(row.context) for row in rows)
+    # A row for each prompt that is another: answers to the same one begin with the same keys.
+    places = list(range(len(rows))) if inputs else _distinct(rows)
     with torch.no_grad():
-        cache = reader.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
+        cache = reader.new_cache(1 + max(places), min(length, longest + options.max_new_tokens - 1))
     if inputs is not None:
         encode_inputs(model, cache, inputs)
-    for _ in range(options.max_new_tokens):
+    for number in range(options.max_new_tokens):
         step: list[int | None] = [None] * len(prompts)
         # All rows advance together; those that have ended are dropped from the cache below.
-        logits = _advance(reader, rows, cache)
+        logits = _advance(reader, rows, cache) if number else _begin(reader, rows, places, cache)
         contexts = [row.context for row in rows]
         logits = forbid(logits, contexts, len(rows[0].written), options, stop_ids)
         for row, token in zip(rows, _choose(logits, rows, options), strict=True):
@@ -145,9 +153,7 @@ def generate(
             if row.done:
                 continue
             step[row.number] = token
-            row.context.append(token)
-            row.written.append(token)
-            row.seen.add(token)
+            row.append(token)
             row.done = finished is not None and finished(row.number, row.written)
             if cache.outgrown(row.fed, len(row.context)):
                 row.fed = 0
@@ -261,6 +267,24 @@ def check_engine_can(options: DecodingOptions) -> None:
         if given:
             remedy = f"Remove {name}, or use the engine groundup"
             raise DataError(f"options.{name}", "is nothing that this engine can do", remedy)
+
+
+def _distinct(rows: Sequence[_Row]) -> list[int]:
+    """Return for each row the number of its prompt among those that differ."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return [numbers.setdefault(tuple(row.context), len(numbers)) for row in rows]
+
+
+def _begin(model: Decodable, rows: list[_Row], places: list[int], cache: KeyValueCache) -> Tensor:
+    """Read each prompt once, for all rows that begin with it, and return logits (B, V)."""
+    first = [places.index(number) for number in range(max(places) + 1)]
+    logits = _advance(model, [rows[place] for place in first], cache)
+    if len(first) == len(rows):
+        return logits
+    for row in rows:
+        row.fed = len(row.context)
+    cache.keep(places)
+    return logits.index_select(0, torch.tensor(places, device=logits.device))
 
 
 def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor:

@@ -112,6 +112,23 @@ def test_seeds_and_rows_differ_and_repeat() -> None:
     assert texts != generate_batch(model, prompts, options.model_copy(update={"seed": 1}))
 
 
+def test_equal_prompts_are_read_once() -> None:
+    model = tiny()
+    read: list[tuple[int, ...]] = []
+    watch = model.register_forward_pre_hook(lambda _, given: read.append(tuple(given[0].shape)))
+    options = DecodingOptions(temperature=1.5, max_new_tokens=4)
+    prompts = [[1, 2, 3], [8], [1, 2, 3], [8], [1, 2, 3]]
+    texts = generate_batch(model, prompts, options)
+    assert read == [(2, 3), (5, 1), (5, 1), (5, 1)]
+    watch.remove()
+    # Each row's own draws: those of the row with the same number among prompts that differ.
+    for number in (0, 4):
+        others = [[20 + place] for place in range(5)]
+        others[number] = [1, 2, 3]
+        assert generate_batch(model, others, options)[number] == texts[number]
+    assert texts[0] != texts[4]
+
+
 @pytest.mark.slow
 def test_streaming_stops_each_row_by_itself() -> None:
     model = tiny()
