@@ -171,9 +171,10 @@ class AdaptedLinear(nn.Module):
         if self.stored is not None:
             self._parameters["weight"] = nn.Parameter(changed, requires_grad=False)
         else:
-            # A copy, because subtracting the change again would not give the same bits.
-            self._unmerged = self.linear_weight.detach().clone()
-            self.linear_weight.copy_(changed)
+            # Kept, because subtracting the change again would not give the same bits. The tensors
+            # change places: copies would cost a tenth of writing a group of short answers.
+            self._unmerged = self.linear_weight.data
+            self.linear_weight.data = changed
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -181,7 +182,7 @@ class AdaptedLinear(nn.Module):
         if self.stored is not None:
             self._parameters["weight"] = None
         elif self._unmerged is not None:
-            self.linear_weight.copy_(self._unmerged)
+            self.linear_weight.data = self._unmerged
             self._unmerged = None
 
     def restored(self) -> nn.Linear | QuantizedLinear:
@@ -214,7 +215,7 @@ def merge_weight(
     """Return the weight (O, I) that computes what a linear layer and its adapter compute
     together."""
     with torch.autocast(weight.device.type, enabled=False):
-        changed = weight + scale * (b @ a)
+        changed = torch.addmm(weight, b, a, alpha=scale)
         if magnitude is None:
             return changed
         # No gradient goes through the norm: section 4.3 of DoRA's paper.
