@@ -80,7 +80,7 @@ class Reward(Settings):
             names = reward_names()
             guess = did_you_mean(self.name, names)
             raise ValueError(
-                f"there is no reward {self.name!r}; allowed: {', '.join(names)}.{guess} Name the"
+                f"there is no reward {self.name!r}; {guess}allowed: {', '.join(names)}. Name the"
                 " file with your own under uses, where @reward gives it its name"
             )
         check_options(self.name, self.pattern, self.fits)

@@ -15,8 +15,8 @@ M tokens fed of a micro-batch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,25 +26,30 @@ from torch import Tensor, nn
 from groundup.contracts.data import DataSource
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.prompts import Prompt
-from groundup.contracts.tasks import EvaluationContext, Start, Task
+from groundup.contracts.tasks import EvaluationContext, Start
 from groundup.core.registry import task
-from groundup.core.settings import PathText, setting
+from groundup.core.settings import setting
 from groundup.core.values import Batch, Conversation, Evaluation, Loss, Term
 from groundup.generation.log_probs import token_log_probs
 from groundup.nn.lora.switched_off import only_adapters_trained, without_adapters
-from groundup.processors.chat.template import ChatTemplate
-from groundup.tasks.chat.task import Chat
+from groundup.tasks.chat.answering_task import AnsweringTask
 from groundup.tasks.grpo.answers import AnsweredSource, AnswerRules
 from groundup.tasks.grpo.evaluation import evaluate_rewards
 from groundup.tasks.grpo.losses import overlong_penalty, policy_tokens
 from groundup.tasks.grpo.rewards import Reward, score_answers
+from groundup.tasks.grpo.shared_prompts import (
+    branch_log_probs,
+    shares_prompts,
+    spread_rows,
+    teaching_rows,
+)
 from groundup.tasks.shared.sequence_rows import join_rows
 
 __all__ = ["Grpo"]
 
 
 @task("grpo")
-class Grpo(Task):
+class Grpo(AnsweringTask):
     """Make answers likelier that have more reward than others to the same prompt."""
 
     file_source: ClassVar[str] = "prompts"
@@ -89,11 +94,6 @@ class Grpo(Task):
         0.04, "How expensive it is to leave the weights that training starts from", ge=0
     )
     held_out: int = setting(64, "Held-out prompts that a validation asks", ge=1)
-    template: PathText | None = setting(
-        None,
-        "A built-in chat template or a file with one in Jinja; by default the tokenizer's own, else"
-        " groundup",
-    )
 
     @field_validator("group_size")
     @classmethod
@@ -160,25 +160,6 @@ class Grpo(Task):
         ]
 
     # ----------------------------------------------------------------------------------------- data
-    @property
-    def chat(self) -> Chat:
-        """The task that answers as this one learns to."""
-        return Chat(template=self.template)
-
-    def fit_processor(
-        self, processor: TextProcessor, examples: Callable[[], Iterator[Any]]
-    ) -> TextProcessor:
-        """Return the processor with this task's chat template, so that it is saved in the run.
-
-        Raises:
-            DataError: If there is no such template, or it does not fit the tokenizer.
-        """
-        return self.chat.fit_processor(processor, examples)
-
-    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
-        """Return the template by which prompts are written."""
-        return self.chat.chat_template(processor)
-
     def encode(self, examples: Sequence[Prompt], processor: TextProcessor) -> Batch:
         """Return the tokens of prompts, which are not learned; ``precompute`` has them answered."""
         template = self.chat_template(processor)
@@ -253,8 +234,25 @@ class Grpo(Task):
         return join_rows(batch)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return (M,) log p of each token fed, in nats, 0 where not scored."""
+        """Return (M,) log p of each token fed, in nats, 0 where not scored and in rows that teach
+        nothing."""
+        chosen = self._fed_rows(batch)
+        if not chosen.all():
+            part = {name: values[chosen] for name, values in batch.items()}
+            return spread_rows(self._log_probs(model, part), chosen, batch)
+        return self._log_probs(model, batch)
+
+    def _log_probs(self, model: nn.Module, batch: Batch) -> Tensor:
+        if shares_prompts(model, int(batch["sequence_lengths"].max())):
+            return branch_log_probs(model, batch)
         return token_log_probs(model, **self.inputs(batch))
+
+    def _fed_rows(self, batch: Batch) -> Tensor:
+        """Return (B,) which rows the model is given: not those without a gradient. A validation's
+        answers are one each, of which all are watched."""
+        if self.kl_weight or batch["advantages"].shape[1] == 1:
+            return torch.ones_like(batch["lengths"], dtype=torch.bool)
+        return teaching_rows(batch)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of the loss over answers or tokens, what it counts, and sums to watch.
@@ -302,6 +300,7 @@ class Grpo(Task):
             "reward": batch["rewards"].sum(),
             "ended": batch["ended"].sum(),
             "surprise": -log_probs.detach().sum(),
+            "asked": (tokens.view_as(batch["advantages"]).sum(1) * self._fed_rows(batch)).sum(),
             "divergence": found.divergence.sum(),
             "clipped_low": found.clipped_low.sum(),
             "clipped_high": found.clipped_high.sum(),
@@ -326,7 +325,7 @@ class Grpo(Task):
         found |= {
             "answer_tokens": tokens / answers,
             "ended": sums["ended"] / answers,
-            "entropy": sums["surprise"] / tokens,
+            "entropy": sums["surprise"] / sums["asked"],
         }
         if self.kl_weight:
             found["kl"] = sums["divergence"] / tokens
@@ -341,7 +340,8 @@ class Grpo(Task):
         - ``reward``, and ``reward_NAME`` of several;
         - ``answer_tokens``, and ``ended``: the share that came to an end;
         - ``entropy``: nats a token, estimated as -log p of the tokens written: of tokens that were
-          drawn, as in training, it is the model's; of the likeliest ones it is less;
+          drawn, as in training, it is the model's (of groups with a signal, without a divergence);
+          of the likeliest ones it is less;
         - ``kl``: nats a token from the start, by the estimator of the loss.
         """
         total, count = sums["policy"]
@@ -352,19 +352,6 @@ class Grpo(Task):
         return {"loss": total / max(count, 1.0), **found}
 
     # ----------------------------------------------------------------------------------- prediction
-    def predict(
-        self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
-    ) -> Any:
-        """Return the assistant's answer to a question, a conversation, or each of a list of
-        questions; see ``Chat``."""
-        return self.chat.predict(model, inputs, processor, **options)
-
-    def stream(
-        self, model: nn.Module, prompt: Any, processor: TextProcessor, **options: Any
-    ) -> Iterator[str]:
-        """Yield the assistant's answer to a question or a conversation, piece by piece."""
-        return self.chat.stream(model, prompt, processor, **options)
-
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate the likeliest answers to held-out prompts, before and after; see
         ``evaluate_rewards``."""

@@ -11,7 +11,7 @@ without padding, each seeing itself alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from groundup.contracts.data import DataSource
 from groundup.contracts.processors import TextProcessor
-from groundup.contracts.tasks import EvaluationContext, Start, Task
+from groundup.contracts.tasks import EvaluationContext, Start
 from groundup.core.errors import DataError
 from groundup.core.registry import task
-from groundup.core.settings import PathText, setting
+from groundup.core.settings import setting
 from groundup.core.values import (
     Batch,
     Conversation,
@@ -39,8 +39,7 @@ from groundup.core.values import (
     TokenSequence,
 )
 from groundup.generation.log_probs import token_log_probs
-from groundup.processors.chat.template import ChatTemplate
-from groundup.tasks.chat.task import Chat
+from groundup.tasks.chat.answering_task import AnsweringTask
 from groundup.tasks.preference import losses as formulas
 from groundup.tasks.preference.evaluation import Measured, evaluate_preferences
 from groundup.tasks.preference.losses import log_odds, mismatched_divergence, share_right
@@ -64,7 +63,7 @@ _BETA = {"simpo": 2.0}  # its rewards are nats a token, so far smaller than thos
 
 
 @task("preference")
-class PreferenceTuning(Task):
+class PreferenceTuning(AnsweringTask):
     """Raise the answers that people prefer above those that they do not, by one of five losses.
 
     ``dpo``, ``ipo`` and ``kto`` compare with the reference: the weights that the run starts from,
@@ -110,11 +109,6 @@ class PreferenceTuning(Task):
     undesirable_weight: float = setting(
         1.0, "Weight of bad answers", gt=0, applies_when={"objective": ("kto",)}
     )
-    template: PathText | None = setting(
-        None,
-        "A built-in chat template or a file with one in Jinja; by default the tokenizer's own, else"
-        " groundup",
-    )
 
     @property
     def loss_is_sum(self) -> bool:
@@ -151,27 +145,6 @@ class PreferenceTuning(Task):
         }
 
     # ----------------------------------------------------------------------------------------- data
-    @property
-    def chat(self) -> Chat:
-        """The task that answers as this one learns to."""
-        # Prompts and answers are written as in a chat, so that a chat run can go on with
-        # preferences.
-        return Chat(template=self.template)
-
-    def fit_processor(
-        self, processor: TextProcessor, examples: Callable[[], Iterator[Any]]
-    ) -> TextProcessor:
-        """Return the processor with this task's chat template, so that it is saved in the run.
-
-        Raises:
-            DataError: If there is no such template, or it does not fit the tokenizer.
-        """
-        return self.chat.fit_processor(processor, examples)
-
-    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
-        """Return the template by which prompts and answers are written."""
-        return self.chat.chat_template(processor)
-
     def precompute(self, source: DataSource, start: Start) -> DataSource:
         """Return the data with the reference's log-probabilities of all answers, where the loss
         compares with them.
@@ -357,19 +330,6 @@ class PreferenceTuning(Task):
         return {**found, "reward_margin": found["chosen_reward"] - found["rejected_reward"]}
 
     # ----------------------------------------------------------------------------------- prediction
-    def predict(
-        self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
-    ) -> Any:
-        """Return the assistant's answer to a question, a conversation, or each of a list of
-        questions; see ``Chat``."""
-        return self.chat.predict(model, inputs, processor, **options)
-
-    def stream(
-        self, model: nn.Module, prompt: Any, processor: TextProcessor, **options: Any
-    ) -> Iterator[str]:
-        """Yield the assistant's answer to a question or a conversation, piece by piece."""
-        return self.chat.stream(model, prompt, processor, **options)
-
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate on held-out preferences, before and after; see ``evaluate_preferences``."""
 

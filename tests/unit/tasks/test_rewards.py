@@ -119,8 +119,8 @@ def test_own_rewards_and_their_failures() -> None:
     [
         (
             {"name": "exact_numbr"},
-            r"there is no reward 'exact_numbr'; allowed: exact_number, json, length, regex, "
-            r"unit_tests.*exact_number.*uses",
+            r"no reward 'exact_numbr'; did you mean 'exact_number'\? allowed: exact_number, json, "
+            r"length, .*regex, .*unit_tests\. Name the file with your own under uses",
         ),
         ({"name": "regex"}, r"regex needs a pattern. Give it under pattern"),
         ({"name": "regex", "pattern": "("}, r"pattern is no regular expression: .*Correct it"),
