@@ -6,14 +6,14 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from groundup.contracts.data import DataContext, Stream, Unlabelled
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
@@ -21,13 +21,11 @@ from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import check_text
 from groundup.data.reading.listing import ROW_KINDS
-from groundup.data.reading.location import Origin, no_examples
-from groundup.data.reading.source import Source
-from groundup.data.reading.unlabelled import read_rows
+from groundup.data.reading.location import Origin
+from groundup.data.reading.question_rows import QuestionRows
 from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages, unused_columns
 from groundup.data.schemas.column_names import rename_columns
 from groundup.data.schemas.missing import without_missing
-from groundup.data.schemas.prompts import to_prompt
 from groundup.data.schemas.tool_calls import tools_of
 from groundup.data.splitting.noted_rows import describe_rows, offer_skipping, stream_noted
 from groundup.data.stream.packing import Packing
@@ -41,7 +39,7 @@ _Grouped = tuple[Conversation | Document, str]  # an example, and what it is spl
 
 
 @data("conversations")
-class ConversationSource(Source):
+class ConversationSource(QuestionRows):
     """Conversations from .jsonl .json .csv .tsv .parquet files, a folder of them, or a hub name.
 
     Conversations with the same first question are on the same side of the split. Rows that hold
@@ -49,7 +47,6 @@ class ConversationSource(Source):
     """
 
     packs_rows = True
-    has_columns = True
 
     format: Literal["auto", "messages", "sharegpt", "alpaca", "pairs", "text"] = setting(
         "auto", "shape of the rows; auto recognises it by the columns"
@@ -64,10 +61,6 @@ class ConversationSource(Source):
     )
     packing: Packing = setting(Packing(), "how conversations become rows of tokens")
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are, named or drawn."""
-        return Origin(self, ROW_KINDS).splits
-
     def examples(self, split: Split, cache: Path) -> Iterator[Conversation | Document]:
         """Yield the conversations of a split in the order of the files; see
         ``DataSource.examples``.
@@ -81,20 +74,12 @@ class ConversationSource(Source):
             empty = False
             yield example
         if empty:
-            groups = {group for _, group in self._read_conversations("train", origin, Counter())}
-            raise no_examples(split, origin, groups, "first question")
+            rows = self._read_conversations("train", origin, Counter())
+            raise self.nothing_left(split, origin, rows)
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""
         return self.packing.too_long
-
-    def contents(self) -> Mapping[str, Path | str]:
-        """Return what is read; see ``DataSource.contents``."""
-        return Origin(self, ROW_KINDS).contents()
-
-    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
-        """Yield what is asked in each row; see ``DataSource.unlabelled``."""
-        return read_rows(path, to_prompt, self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split; see ``DataSource.open``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +13,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.contracts.data import DataContext, Stream, Unlabelled
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Preference, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.listing import ROW_KINDS
-from groundup.data.reading.location import Origin, no_examples
-from groundup.data.reading.source import Source
-from groundup.data.reading.unlabelled import read_rows
+from groundup.data.reading.location import Origin
+from groundup.data.reading.question_rows import QuestionRows
 from groundup.data.schemas.column_names import rename_columns
 from groundup.data.schemas.missing import without_missing
 from groundup.data.schemas.preference_formats import (
@@ -31,7 +30,6 @@ from groundup.data.schemas.preference_formats import (
     to_judgement,
     unused_preference_columns,
 )
-from groundup.data.schemas.prompts import to_prompt
 from groundup.data.sources.conversations import first_question
 from groundup.data.splitting.noted_rows import describe_rows, offer_skipping, stream_noted
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -45,15 +43,13 @@ _FAR = 1000  # rows that are looked back through for another prompt
 
 
 @data("preferences")
-class PreferenceSource(Source):
+class PreferenceSource(QuestionRows):
     """Pairs of answers, or answers with labels, from .jsonl .json .csv .tsv .parquet files, a
     folder, or a hub name.
 
     Rows with the same first question are on the same side of the split. A sample is a whole row:
     both answers to a prompt are always in one micro-batch.
     """
-
-    has_columns = True
 
     invalid_rows: Literal["error", "skip"] = setting(
         "error",
@@ -79,10 +75,6 @@ class PreferenceSource(Source):
         False, "learn from a pair as from two answers with labels, as loss kto needs"
     )
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are, named or drawn."""
-        return Origin(self, ROW_KINDS).splits
-
     def too_long_policy(self) -> str:
         """Return ``too_long``."""
         return self.too_long
@@ -96,17 +88,9 @@ class PreferenceSource(Source):
         origin = Origin(self, ROW_KINDS)
         found = self._preferences_of(split, origin, Counter())
         if not found:
-            groups = {group for _, group in self._read_preferences("train", origin, Counter())}
-            raise no_examples(split, origin, groups, "first question")
+            rows = self._read_preferences("train", origin, Counter())
+            raise self.nothing_left(split, origin, rows)
         return found
-
-    def contents(self) -> Mapping[str, Path | str]:
-        """Return what is read; see ``DataSource.contents``."""
-        return Origin(self, ROW_KINDS).contents()
-
-    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
-        """Yield what is asked in each row; see ``DataSource.unlabelled``."""
-        return read_rows(path, to_prompt, self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, a row a sample; see ``DataSource.open``.

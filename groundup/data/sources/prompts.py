@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from groundup.contracts.data import DataContext, Stream, Unlabelled
+from groundup.contracts.data import DataContext, Stream
 from groundup.contracts.prompts import Prompt
 from groundup.core.errors import DataError
 from groundup.core.registry import data
@@ -17,9 +17,8 @@ from groundup.core.settings import setting
 from groundup.core.values import Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.listing import ROW_KINDS
-from groundup.data.reading.location import Origin, no_examples
-from groundup.data.reading.source import Source
-from groundup.data.reading.unlabelled import read_rows
+from groundup.data.reading.location import Origin
+from groundup.data.reading.question_rows import QuestionRows
 from groundup.data.schemas.missing import without_missing
 from groundup.data.schemas.prompts import to_prompt
 from groundup.data.sources.conversations import first_question
@@ -36,7 +35,7 @@ _ASKED_TOO = ("system", "history", "tools", *_TURNS)
 
 
 @data("prompts")
-class PromptSource(Source):
+class PromptSource(QuestionRows):
     """Questions from .jsonl .json .csv .tsv .parquet files, a folder of them, or a hub name.
 
     A row is a conversation of any format, with its last answer or without; an answer that it has
@@ -44,16 +43,10 @@ class PromptSource(Source):
     first question are on the same side of the split.
     """
 
-    has_columns = True
-
     invalid_rows: Literal["error", "skip"] = setting(
         "error",
         "what to do with a row that asks nothing; skipped ones are counted in the data card",
     )
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are, named or drawn."""
-        return Origin(self, ROW_KINDS).splits
 
     def examples(self, split: Split, cache: Path) -> list[Prompt]:
         """Return the prompts of a split in the order of the files; see ``DataSource.examples``.
@@ -64,17 +57,9 @@ class PromptSource(Source):
         origin = Origin(self, ROW_KINDS)
         found = self._prompts_of(split, origin, Counter())
         if not found:
-            groups = {group for _, group in self._read_prompts("train", origin, Counter())}
-            raise no_examples(split, origin, groups, "first question")
+            rows = self._read_prompts("train", origin, Counter())
+            raise self.nothing_left(split, origin, rows)
         return found
-
-    def contents(self) -> Mapping[str, Path | str]:
-        """Return what is read; see ``DataSource.contents``."""
-        return Origin(self, ROW_KINDS).contents()
-
-    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
-        """Yield what is asked in each row; see ``DataSource.unlabelled``."""
-        return read_rows(path, to_prompt, self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the prompts of a split themselves; a task that scores answers opens its own."""
