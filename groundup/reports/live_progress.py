@@ -37,6 +37,9 @@ _SAMPLE = 240
 _NOT_SHOWN = ("step", "baseline_loss", "baseline_accuracy", "loss_standard_error", "examples")
 # The names by which values are shown, the most telling first.
 _FACTS = {
+    # Learning from rewards, the loss is near 0 whatever is learned.
+    "reward": "reward",
+    "no_signal": "no signal",
     "loss": "loss",
     "validation_loss": "validation",
     "lr": "lr",

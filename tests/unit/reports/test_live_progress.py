@@ -134,3 +134,9 @@ def test_time_left_follows_the_latest_pace_and_forgets_pauses() -> None:
     display.update({"loss": float("nan")})
     assert display.step == 60
     assert "loss nan" in display._facts()
+
+
+def test_rewards_come_first() -> None:
+    display = ProgressDisplay(9, "tiny", console=Console(file=io.StringIO()))
+    display.update({"step": 1, "loss": 0.0, "reward": 0.25, "no_signal": 0.5, "entropy": 1.0})
+    assert display._facts() == ["reward 0.250", "no signal 0.500", "loss 0.000"]
