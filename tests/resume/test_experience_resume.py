@@ -11,7 +11,7 @@ from guesses import guessing_run
 from killing import kill_during_save, kill_while_training, train_in_child, weights_sha256
 from own_parts import forget_own_parts
 from resuming import stopped_and_resumed
-from rewarded import rewarded_run
+from rewarded import adapted_rewarded_run, rewarded_run
 
 import groundup
 from groundup.core.errors import CheckpointError, RunError
@@ -41,6 +41,16 @@ def test_answers_that_are_scored(tmp_path: Path, micro_batch_size: int) -> None:
     end = stopped_and_resumed(recipe, tmp_path / "runs", (1, 3, 5, 6))
     assert {"before", "reference", "advantages"} <= end.experience.keys()
     assert end.state["stream"]["cursor"]["prompts"] >= 16
+
+
+# What the weights were is the adapter's affair, and what they started from another run's.
+def test_answers_of_an_adapter(tmp_path: Path) -> None:
+    settings = {"updates": 2, "draws": 2, "kl_weight": 0.1}
+    with forget_own_parts():
+        recipe = adapted_rewarded_run(tmp_path, tmp_path / "runs", **settings)
+        end = stopped_and_resumed(recipe, tmp_path / "runs", (1, 3, 4, 6))
+    assert all(name.endswith(("lora_A", "lora_B")) for name in end.model)
+    assert {"before", "reference", "advantages"} <= end.experience.keys()
 
 
 def killed_run(folder: Path) -> dict[str, Any]:

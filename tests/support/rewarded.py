@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["rewarded_run"]
+from groundup import api
+
+__all__ = ["adapted_rewarded_run", "rewarded_run"]
 
 REWARDS = '''"""Rewards that even random answers have some of."""
 
@@ -38,3 +40,12 @@ def rewarded_run(folder: Path, **task: Any) -> dict[str, Any]:
         "training": {"batch_size": 8, "steps": 6},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
+
+
+def adapted_rewarded_run(folder: Path, runs: Path, **task: Any) -> dict[str, Any]:
+    """Return the recipe of a run that trains an adapter so, from a run that is trained here."""
+    start = api.train(rewarded_run(folder), {"name": "start", "training.steps": 2}, runs=runs)
+    recipe = rewarded_run(folder, **task)
+    kept = {name: part for name, part in recipe.items() if name not in ("model", "processor")}
+    adapter = {"name": "lora", "rank": 2}
+    return {**kept, "init": {"run": str(start.folder)}, "adapter": adapter}

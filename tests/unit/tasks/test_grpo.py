@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rewarded import rewarded_run
+from rewarded import adapted_rewarded_run, rewarded_run
 
 from groundup import api
 from groundup.core.errors import DataError, RecipeError
@@ -75,6 +75,26 @@ def test_equal_rewards_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "the 4th time in a row" in said[2]
     assert trainer.task.watched(reports[-1].losses)["no_signal"] == 1.0
     assert all(report.loss == 0.0 for report in reports)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_held_to_the_model_without_it(tmp_path: Path) -> None:
+    recipe = adapted_rewarded_run(tmp_path, tmp_path / "runs", kl_weight=0.5)
+    recipe["optim"]["lr"] = 0.1
+    start = api.trainer({**recipe, "name": "untrained"}, runs=tmp_path / "runs").model.eval()
+    trainer = api.trainer(recipe, runs=tmp_path / "runs")
+    divergence = []
+    for report in trainer.steps():
+        divergence.append(trainer.task.watched(report.losses)["kl"])
+        rows = trainer.stream.buffer()
+        fed = torch.arange(rows["tokens"].shape[1]) < rows["lengths"][:, None]
+        with torch.no_grad():
+            wanted = trainer.task.forward(start, rows)
+        # Written by the weights as they have become, and asked of those that they began as.
+        torch.testing.assert_close(rows["reference"][fed], wanted)
+    trainer.close()
+    assert divergence[0] == pytest.approx(0, abs=1e-9)
+    assert divergence[-1] > 1e-3
 
 
 @pytest.mark.slow
