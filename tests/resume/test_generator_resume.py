@@ -34,15 +34,17 @@ def test_of_a_stopped_run(settings: dict[str, Any], tmp_path: Path) -> None:
     same_pictures(recipe | {"training": {"batch_size": 16, "steps": 5}}, tmp_path)
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
 def test_of_steps_that_the_first_weights_teach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Three steps of training make grey pictures, which are enough to compare.
     monkeypatch.setattr("groundup.tasks.generate_images.taught_steps._GREY", 0.0)
     base = tiny_run("unet", tmp_path)
     api.train(base, {"training.steps": 3}, runs=tmp_path)
     recipe = {key: value for key, value in base.items() if key not in ("model", "processor")}
-    taught = {"mean_flow": True, "step_targets": "teacher", "teacher_steps": 3, "whole_share": 0.5}
+    taught = {"mean_flow": True, "step_targets": "teacher", "teacher_steps": 3}
+    taught |= {"whole_share": 0.5, "teacher_repeats": repeats}
     recipe |= {
         "name": "taught",
         "init": {"run": str(tmp_path / base["name"])},

@@ -5,15 +5,20 @@ Shape legend: N pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.contracts.processors import LabelProcessor, Pictures
+from groundup.contracts.tasks import Picture
 from groundup.core.errors import RecipeError
+from groundup.media.png import encode_png
 
-__all__ = ["arrange", "as_bytes", "check_around_zero", "pictures_of"]
+__all__ = ["arrange", "as_bytes", "check_around_zero", "pictures_of", "png_sheet", "sheets"]
 
 _GAP = 1  # pixels between pictures
 
@@ -70,3 +75,20 @@ def arrange(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
             left = across * (width + _GAP)
             sheet[top : top + height, left : left + width] = each
     return sheet
+
+
+def png_sheet(rows: Sequence[Tensor], processor: LabelProcessor) -> bytes:
+    """Return a PNG with a row of pictures for each of (N, C, H, W)."""
+    return encode_png(arrange([as_bytes(row, processor) for row in rows]))
+
+
+def sheets(
+    prompts: Sequence[Any], rows: Sequence[Tensor], processor: LabelProcessor
+) -> list[Picture]:
+    """Return a picture of the pictures (N, C, H, W) of each prompt, next to each other."""
+    found = []
+    for prompt, row in zip(prompts, rows, strict=True):
+        facts = {"pictures": len(row)} if len(row) > 1 else {}
+        pixels = arrange([as_bytes(row, processor)])
+        found.append(Picture(pixels, {"prompt": str(prompt), **facts}))
+    return found

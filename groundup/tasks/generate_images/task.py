@@ -17,17 +17,16 @@ from torch import Tensor, nn
 from groundup.contracts.data import DataSource, Partners
 from groundup.contracts.generators import PictureGenerator
 from groundup.contracts.processors import LabelProcessor
-from groundup.contracts.tasks import EvaluationContext, Picture, Start, Task
+from groundup.contracts.tasks import EvaluationContext, Start, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.seeding import keyed_noise
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation.draws import Draws
-from groundup.media.png import encode_png
 from groundup.tasks.generate_images.caption_evaluation import evaluate_by_caption
 from groundup.tasks.generate_images.conditions import ByCaption, ByClass, ByNothing, Condition
-from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, check_around_zero
+from groundup.tasks.generate_images.contact_sheet import check_around_zero, png_sheet, sheets
 from groundup.tasks.generate_images.evaluation import evaluate_generator
 from groundup.tasks.generate_images.flow import (
     draw_times,
@@ -123,6 +122,12 @@ class GenerateImages(Task):
         8,
         "Steps in which the teacher goes; pictures are then made in so many or fewer",
         ge=2,
+        applies_when={"mean_flow": (True,), "step_targets": ("teacher",)},
+    )
+    teacher_repeats: int = setting(
+        1,
+        "How often each way of the teacher is learned from: fewer of its calls, less variety",
+        ge=1,
         applies_when={"mean_flow": (True,), "step_targets": ("teacher",)},
     )
     whole_share: float = setting(
@@ -228,7 +233,8 @@ class GenerateImages(Task):
         if not self.taught:
             return source
         guided = (self.step_guidance, self.guidance_interval)
-        return teach(source, start, self.teacher_steps, guided, self.inputs, self.asked_by)
+        steps, repeats = self.teacher_steps, self.teacher_repeats
+        return teach(source, start, steps, repeats, guided, self.inputs, self.asked_by)
 
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
         """Return all examples' pictures, and their class numbers or captions.
@@ -274,8 +280,7 @@ class GenerateImages(Task):
         processor: LabelProcessor,
         seed: int,
     ) -> Batch:
-        """Return the batch with noise, times and spans; of some pictures what is asked for is taken
-        away.
+        """Return the batch with noise, times and spans; some pictures are asked for by nothing.
 
         Held-out pictures keep theirs, and are asked about at fixed times.
         """
@@ -355,14 +360,8 @@ class GenerateImages(Task):
             DataError: If there is no such class, a text is too long, or an option is out of range.
         """
         prompts = inputs if isinstance(inputs, list) else [inputs]
-        count = int(options.get("count") or 1)
-        rows = self.make(model, prompts, processor, count, options)
-        sheets = [as_bytes(row, processor) for row in rows]
-        facts = {"pictures": count} if count > 1 else {}
-        found = [
-            Picture(arrange([each]), {"prompt": str(prompt), **facts})
-            for prompt, each in zip(prompts, sheets, strict=True)
-        ]
+        rows = self.make(model, prompts, processor, int(options.get("count") or 1), options)
+        found = sheets(prompts, rows, processor)
         return found if isinstance(inputs, list) else found[0]
 
     def make(
@@ -384,8 +383,9 @@ class GenerateImages(Task):
         self, model: nn.Module, prompts: Sequence[str], processor: LabelProcessor, seed: int
     ) -> bytes:
         """Return a PNG with a row of pictures for each prompt."""
-        rows = self.make(model, prompts, processor, self.shown, {"seed": seed})
-        return encode_png(arrange([as_bytes(row, processor) for row in rows]))
+        return png_sheet(
+            self.make(model, prompts, processor, self.shown, {"seed": seed}), processor
+        )
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Compare what is made with held-out pictures."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.contracts.tasks import Start
+from groundup.core import seeding
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Split
 from groundup.generation.scoring import device_of
@@ -29,6 +30,8 @@ from groundup.tasks.generate_images.mean_flow import MOVING
 
 __all__ = ["StepTeacher", "TaughtSource", "draw_pieces", "learned_steps", "teach"]
 
+# Steps whose samples are kept where each of them comes several times.
+_BLOCK = 16
 # Standard deviation of the numbers of pictures, of which black is -1 and white 1: what random
 # weights make of noise is one grey, with less than this.
 _GREY = 0.02
@@ -134,6 +137,7 @@ def teach(
     source: DataSource,
     start: Start,
     steps: int,
+    repeats: int,
     guided: tuple[float, tuple[float, float]],
     inputs: Callable[[Batch], Batch],
     condition: Condition,
@@ -144,6 +148,7 @@ def teach(
         source: The run's.
         start: These weights.
         steps: K.
+        repeats: How often each picture is learned from.
         guided: Their guidance, and the first and the last time of it.
         inputs: Returns what the model reads of a batch.
         condition: What pictures are asked for by.
@@ -155,7 +160,7 @@ def teach(
         return Asked(told, condition.take_away(told, nothing, start.processor))
 
     how = SamplerOptions(steps, "euler", guided[0], interval=guided[1])
-    return TaughtSource.of(source, StepTeacher(start.model, how, ask))
+    return TaughtSource.of(source, StepTeacher(start.model, how, ask), repeats)
 
 
 class TaughtSource(DataSource):
@@ -164,13 +169,15 @@ class TaughtSource(DataSource):
 
     _source: DataSource = PrivateAttr()
     _teacher: StepTeacher = PrivateAttr()
+    _repeats: int = PrivateAttr()
 
     @classmethod
-    def of(cls, source: DataSource, teacher: StepTeacher) -> TaughtSource:
-        """Return the source with the teacher's pictures."""
+    def of(cls, source: DataSource, teacher: StepTeacher, repeats: int = 1) -> TaughtSource:
+        """Return the source with the teacher's pictures, in training each of them several times."""
         made = cls()
         made._source = source
         made._teacher = teacher
+        made._repeats = repeats
         return made
 
     def splits(self) -> tuple[Split, ...]:
@@ -183,7 +190,10 @@ class TaughtSource(DataSource):
 
     def open(self, context: DataContext) -> Stream:
         """Open the source; its classes or captions are what the teacher is asked for."""
-        return _Taught(self._source.open(context), self._teacher)
+        stream = _Taught(self._source.open(context), self._teacher)
+        if self._repeats == 1 or context.split != "train":
+            return stream
+        return _Repeated(stream, self._repeats, context)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the source's data card."""
@@ -221,6 +231,65 @@ class _Taught(Stream):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of the stream."""
         self._stream.load_state_dict(state)
+
+    def close(self) -> None:
+        """Stop the stream's workers."""
+        self._stream.close()
+
+
+class _Repeated(Stream):
+    """Another stream, each of whose samples comes several times: in blocks of some steps, whose
+    samples come in another order each time."""
+
+    def __init__(self, stream: Stream, repeats: int, context: DataContext) -> None:
+        self._stream = stream
+        self._repeats = repeats
+        self._rows = context.micro_batch_size
+        # Of this rank: the others have their own samples, and put them into an order of their own.
+        self._step = context.batch_size // (self._rows * context.world)  # micro-batches
+        self._key = (context.seed, "taught samples", context.rank)
+        self._delivered = 0  # micro-batches
+        self._block: Batch = {}
+        self._begin: dict[str, Any] = {}  # state of the stream before the block
+
+    def __next__(self) -> Batch:
+        count = _BLOCK * self._step
+        number, place = divmod(self._delivered, count * self._repeats)
+        if not self._block or not place:
+            self._begin = self._stream.state_dict()
+            parts = [next(self._stream) for _ in range(count)]
+            self._block = {
+                name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]
+            }
+        turn, part = divmod(place, count)
+        order = torch.randperm(
+            count * self._rows, generator=seeding.generator(*self._key, number, turn)
+        )
+        chosen = order[part * self._rows : (part + 1) * self._rows]
+        self._delivered += 1
+        return {name: values[chosen] for name, values in self._block.items()}
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples one pass over the data gives: each comes several times."""
+        return self._repeats * self._stream.samples_per_epoch
+
+    def counts(self) -> dict[str, int]:
+        """Return what else the stream counts."""
+        return self._stream.counts()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was delivered, and where the stream was before the block: its pictures are
+        made again, by the same teacher."""
+        at_end = self._delivered % (_BLOCK * self._step * self._repeats) == 0
+        begin = self._stream.state_dict() if at_end or not self._begin else self._begin
+        return {"delivered": self._delivered, "begin": begin}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, or from the beginning."""
+        self._delivered = state.get("delivered", 0)
+        self._stream.load_state_dict(state.get("begin", state))
+        self._block, self._begin = {}, {}
 
     def close(self) -> None:
         """Stop the stream's workers."""
