@@ -1,5 +1,6 @@
 """The same seed makes the same picture, to the last bit, whether a run was stopped or not: with
-directions and with steps, with all weights and with an adapter on a few pictures of one's own."""
+directions and with steps, by text, with all weights and with an adapter on a few pictures of one's
+own."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_runs import from_captions_run
 from resuming import stopped_and_resumed
 from tiny_runs import tiny_run
 
@@ -18,12 +20,12 @@ pytestmark = pytest.mark.slow
 STEPS = {"mean_flow": True, "step_guidance": 1.5}
 
 
-def same_pictures(recipe: dict[str, Any], runs: Path) -> None:
+def same_pictures(recipe: dict[str, Any], runs: Path, prompt: str = "7") -> None:
     stopped_and_resumed(recipe, runs, (2, 5))
     api.train(recipe, runs=runs / "trained")
     whole, parts = (api.load(runs / each / recipe["name"], "last") for each in ("trained", "parts"))
     for seed in (0, 1):
-        one, other = (each("7", seed=seed, steps=3).pixels for each in (whole, parts))
+        one, other = (each(prompt, seed=seed, steps=3).pixels for each in (whole, parts))
         np.testing.assert_array_equal(one, other)
 
 
@@ -52,6 +54,14 @@ def test_of_steps_that_the_first_weights_teach(
         "training": {"batch_size": 16, "steps": 5},
     }
     same_pictures(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, STEPS], ids=["directions", "steps"])
+def test_of_a_stopped_run_by_text(settings: dict[str, Any], tmp_path: Path) -> None:
+    # Captions are taken away by the sample: others before the stop than after it.
+    recipe = from_captions_run(tmp_path, caption_dropout=0.3, **settings)
+    training = {"batch_size": 16, "steps": 5}
+    same_pictures(recipe | {"training": training}, tmp_path, "a seven, written by hand")
 
 
 @pytest.mark.parametrize("adapter", [None, {"rank": 2}], ids=["all weights", "lora"])
