@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_runs import from_captions_run
 from tiny_runs import tiny_run
 
 from groundup import api
@@ -57,6 +58,48 @@ def test_onnxruntime_makes_the_same_pictures(
     monkeypatch.setattr(sys, "argv", ["make_pictures.py", *arguments])
     runpy.run_path(str(MAKE), run_name="__main__")
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("name", "mean_flow", "trained"), [("unet", False, True), ("dit", True, False)]
+)
+def test_a_generator_by_text_goes_out(
+    name: str, mean_flow: bool, trained: bool, tmp_path: Path
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    recipe = from_captions_run(tmp_path, name, mean_flow=mean_flow, guidance=2.0)
+    if trained:
+        # States of an encoder that is not in the graph are told in place of tokens.
+        texts = tiny_run("bert", tmp_path)
+        base = api.train(texts, {"training.steps": 1}, runs=tmp_path / "texts").folder
+        recipe["processor"] |= {"encoder": str(base), "max_tokens": 12}
+        del recipe["processor"]["tokenizer"]
+    run = api.train(recipe, {"training.steps": 2}, runs=tmp_path / "runs")
+    folder = export_run(run.folder, "onnx", out=tmp_path / "onnx")
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    (found,) = record["comparisons"]
+    assert found["relative_difference"] <= 1e-4
+    session = runtime.InferenceSession(str(folder / "model.onnx"))
+    given = {value.name: value.shape for value in session.get_inputs()}
+    assert set(given) == {"inputs", "times", "text", "text_lengths"} | (
+        {"spans"} if mean_flow else set()
+    )
+    # Other numbers of captions and of tokens than it was written with, one of them empty.
+    loaded = api.load(run.folder)
+    captions = ["a seven, written", "a six", "", "two", "a one"]
+    told = loaded.processor.encode_captions(captions)
+    told["text"] = told.pop("text_states", told["text"])
+    assert (told["text"].ndim == 3) == trained
+    assert (folder / "captions" / "processor.json").is_file()
+    noise = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = {"inputs": noise, "times": torch.linspace(0.1, 0.9, 5), **told}
+    if mean_flow:
+        inputs["spans"] = torch.full((5,), 0.1)
+    with torch.no_grad():
+        wanted = loaded.model.eval()(**inputs).numpy()
+    feed = {key: value.numpy() for key, value in inputs.items() if key in given}
+    (made,) = session.run(["outputs"], feed)
+    np.testing.assert_allclose(made, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_an_autoencoder_goes_out_as_both_its_ways(tmp_path: Path) -> None:
