@@ -17,7 +17,8 @@ from groundup.data.stream.in_memory import open_indexed_stream
 
 WORDS = {
     "number": "What is {a} + {b}? Answer with the number alone.",
-    "json": "What is {a} + {b}? Answer with a JSON object that has the keys a, b and sum.",
+    # An example, as anybody would give one: without it no drawn answer fits at first.
+    "json": 'What is {a} + {b}? Answer with JSON alone, such as {{"a": 1, "b": 2, "sum": 3}}.',
 }
 
 
