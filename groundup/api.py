@@ -3,9 +3,7 @@ colours."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ from groundup.inference.evaluate_run import evaluate_on, evaluate_run, next_comm
 from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
 from groundup.machine.meta_device import without_content
+from groundup.parallel.world import World, join
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
@@ -88,8 +87,11 @@ def train(
         GroundupError: With what is wrong and what to do.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    with _leaving_nothing(as_path(runs) / loaded.name) as begun:
-        return _finish(start(loaded, runs), begun)
+    world = join(loaded.parallel.timeout_s, loaded.machine.device)
+    folder = as_path(runs) / loaded.name
+    with world.telling_failures(), build.leaving_nothing(folder, world) as begun:
+        build.refuse_differences(world, loaded)
+        return _finish(build.open_run(world, lambda: start(loaded, runs), folder), begun, world)
 
 
 def train_all(
@@ -133,6 +135,13 @@ def resume(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Ru
         RunError: If another setting is given, or the schedule allows no other length.
     """
     run = Run.open(as_path(folder))
+    world = join(run.recipe.parallel.timeout_s, run.recipe.machine.device)
+    with world.telling_failures():
+        changed = build.open_run(world, lambda: _change(run, overrides or {}), run.folder)
+        return _finish(changed, [], world)
+
+
+def _change(run: Run, overrides: Mapping[str, Any]) -> Run:
     if overrides:
         if odd := sorted(set(overrides) - set(CHANGEABLE)):
             problem = f"{odd[0]} cannot change in a run; allowed: {', '.join(CHANGEABLE)}"
@@ -144,7 +153,7 @@ def resume(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Ru
             changes = lengths | changes
         recipe = load_recipe(run.folder / "recipe.yaml", changes, complete=True)
         run = go_on_as(run, recipe)
-    return _finish(run, [])
+    return run
 
 
 def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
@@ -185,37 +194,21 @@ def _check_or_record_data(run: Run) -> None:
         run.write_json(FINGERPRINT, take_fingerprint(run.recipe.data))
 
 
-@contextlib.contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[list[Trainer]]:
-    """Remove a run's folder that was made by a start that failed before its first step.
-
-    Yields:
-        A list for the trainer, once there is one.
-    """
-    known = [each for each in (folder, folder.parent) if each.exists()]
-    begun: list[Trainer] = []
-    try:
-        yield begun
-    except BaseException:
-        if folder not in known and not any(trainer.step for trainer in begun):
-            shutil.rmtree(folder, ignore_errors=True)
-            if folder.parent not in known:
-                with contextlib.suppress(OSError):  # it may hold another run by now
-                    folder.parent.rmdir()
-        raise
-
-
-def _finish(run: Run, begun: list[Trainer]) -> Run:
-    _check_or_record_data(run)
-    if run.finished:
+def _finish(run: Run, begun: list[Trainer], world: World) -> Run:
+    world.first(lambda: _check_or_record_data(run), "the data is looked at")
+    # Every other machine may have files of its own under the same path.
+    if not world.is_first and (error := check_data(run, run.recipe.data)):
+        raise error
+    if world.gather(run.finished, "it is asked whether the run is finished")[0]:
         step = run.pick("last")
         run.event(step, f"{run.folder}: finished already at step {step}; re-used")
         # Stopped between the last checkpoint and what is made of it.
-        if not (run.folder / "model" / WEIGHTS).is_file():
+        if world.is_first and not (run.folder / "model" / WEIGHTS).is_file():
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")
         return run
-    trainer = build.build_trainer(build.freeze(run))
+    settled = build.open_run(world, lambda: build.freeze(run, world), run.folder)
+    trainer = world.in_turn(lambda: build.build_trainer(settled, world), "the run is built")
     begun.append(trainer)
     try:
         if not trainer.resume():
@@ -226,13 +219,17 @@ def _finish(run: Run, begun: list[Trainer]) -> Run:
                 *check_layers(trainer.layers.depth, steps),
             ):
                 run.event(0, f"{run.folder}: {note}")
-        card = trainer.recipe.data.card(cache_folder())
-        own = isinstance(trainer.stream, Refillable)
-        write_data_card(run, card, trainer.parts.processor, trainer.step, made_by_weights=own)
+        if world.is_first:
+            card = trainer.recipe.data.card(cache_folder())
+            own = isinstance(trainer.stream, Refillable)
+            write_data_card(run, card, trainer.parts.processor, trainer.step, made_by_weights=own)
         trainer.fit()
     # After an error too: the data's workers are processes of their own and would stay.
     finally:
         trainer.close()
+    # The weights are the same everywhere, and one folder is enough.
+    if not world.is_first:
+        return trainer.run
     # ``trainer.run`` and not ``run``: freezing has settled the recipe since.
     if verdict := verdict_of(run.folder):
         trainer.run.event(trainer.step, f"{run.folder}: {verdict}")
@@ -251,7 +248,7 @@ def trainer(
         ...     print(report.step, report.loss)
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    with _leaving_nothing(as_path(runs) / loaded.name):
+    with build.leaving_nothing(as_path(runs) / loaded.name):
         run = start(loaded, runs)
         _check_or_record_data(run)
         made = build.build_trainer(build.freeze(run))

@@ -128,6 +128,34 @@ def train(
 
 
 @app.command()
+def launch(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(help="What groundup train takes: recipes, in order, and overrides."),
+    ],
+    nproc: Annotated[
+        int, typer.Option(help="Processes on this machine: one a GPU.", min=1, show_default=False)
+    ],
+    nnodes: Annotated[int, typer.Option(help="Machines that start this command.", min=1)] = 1,
+    rendezvous: Annotated[
+        str | None, typer.Option(help="HOST:PORT of one machine, where all of them meet.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(help="How often to start again from the last checkpoint.", min=0)
+    ] = 3,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Train recipes on several processes, with the same results as on one."""
+    from groundup import api
+    from groundup.cli.arguments import read_arguments
+    from groundup.parallel.launch import launch as start
+
+    # What is wrong with a recipe is said once, and not by every process.
+    api.plan(*read_arguments(arguments), runs=runs)
+    start(["train", *arguments, "--runs", str(runs)], nproc, nnodes, rendezvous, restarts)
+
+
+@app.command()
 def evaluate(
     folders: Annotated[
         list[str],

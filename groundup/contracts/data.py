@@ -121,7 +121,8 @@ class Stream(ABC):
     @abstractmethod
     def __next__(self) -> Batch:
         """Return the next micro-batch. A training stream never ends; a validation stream raises
-        StopIteration."""
+        StopIteration, on all ranks after as many: where nothing is left for one, its last one is
+        without tensors."""
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -23,4 +24,6 @@ def log_to_standard_error() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[_CurrentStandardError()]
     )
-    logging.getLogger("groundup").setLevel(logging.INFO)
+    # Of several processes that train one run, the first one says what all of them do.
+    first = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("groundup").setLevel(logging.INFO if first else logging.WARNING)

@@ -21,10 +21,19 @@ _KNOWN_SHA256: dict[tuple[int, int, int, int], str] = {}
 
 
 class Storage:
-    """The file system."""
+    """The file system.
+
+    Args:
+        writes: Whether anything is written: of several processes that do the same, one writes.
+    """
+
+    def __init__(self, *, writes: bool = True) -> None:
+        self.writes = writes
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file and wait until the disk has it."""
+        if not self.writes:
+            return
         with path.open("wb") as file:
             file.write(content)
             file.flush()
@@ -32,6 +41,8 @@ class Storage:
 
     def write_text(self, path: Path, content: str) -> None:
         """Replace a text file in one step: readers see the old content or the new, never half."""
+        if not self.writes:
+            return
         # In the same folder, as a rename is one step only within a file system; and with the
         # process's number, so that two writers do not share a file.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -44,6 +55,8 @@ class Storage:
 
     def write_parts(self, path: Path, parts: Iterable[bytes]) -> None:
         """Replace a large file in one step, written part by part."""
+        if not self.writes:
+            return
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
@@ -58,20 +71,28 @@ class Storage:
 
     def append_line(self, path: Path, line: str) -> None:
         """Append one line in one write."""
+        if not self.writes:
+            return
         with path.open("ab") as file:
             file.write(line.encode() + b"\n")
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a folder its final name and wait until the disk has it."""
+        if not self.writes:
+            return
         source.rename(target)
         self.sync_folder(target.parent)
 
     def remove(self, folder: Path) -> None:
         """Delete a folder and all in it."""
+        if not self.writes:
+            return
         shutil.rmtree(folder, ignore_errors=True)
 
     def sync_folder(self, folder: Path) -> None:
         """Wait until the disk has the folder's list of names."""
+        if not self.writes:
+            return
         # A rename is an entry of the folder: without this a crash may take the new name back,
         # although the file's content is safe on the disk.
         handle = os.open(folder, os.O_RDONLY)

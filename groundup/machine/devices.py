@@ -89,7 +89,9 @@ def _time_product(size: int, device: str, precision: str) -> float:
     return time.perf_counter() - start
 
 
-def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int) -> Machine:
+def resolve(
+    machine: Machine, batch_size: int, sample_flops: float, samples: int, processes: int = 1
+) -> Machine:
     """Replace every 'auto' by a choice for this machine; where there is none, nothing is measured.
 
     Args:
@@ -99,6 +101,7 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
             step is tiny.
         samples: Those of the whole run, 0 if only the data tells; 'compile: auto' compiles what
             would take over ten minutes, so that the start, up to a minute, is won back.
+        processes: How many of the run's share the cores of this machine.
 
     Raises:
         RecipeError: If a device is asked for that is not here.
@@ -118,9 +121,10 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
         batch_size if machine.micro_batch_size == "auto" else machine.micro_batch_size
     )
     tiny = 0.0 < sample_flops * micro_batch_size < _SMALL_STEP
+    cores = max(len(os.sched_getaffinity(0)) // processes, 1)
     threads = machine.threads
     if threads == "auto":
-        threads = 1 if tiny else len(os.sched_getaffinity(0))
+        threads = 1 if tiny else cores
     # before anything is measured: rates are those of this many threads
     torch.set_num_threads(threads)
     precision: str = machine.precision

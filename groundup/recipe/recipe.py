@@ -34,6 +34,7 @@ from groundup.recipe.sections import (
     Logging,
     Machine,
     Optim,
+    Parallel,
     Samples,
     Training,
     Tune,
@@ -92,6 +93,7 @@ class Recipe(Settings):
     checkpoints: Checkpoints = Field(Checkpoints(), description="When to save, what to keep")
     samples: Samples = Field(Samples(), description="Text to write while training")
     machine: Machine = Field(Machine(), description="Device, precision, threads")
+    parallel: Parallel = Field(Parallel(), description="Several processes, on several machines")
     tune: Tune | None = Field(
         None, description="What groundup tune tries; nothing to groundup train"
     )
@@ -104,6 +106,12 @@ class Recipe(Settings):
             raise ValueError(
                 f"machine.micro_batch_size {part} does not divide training.batch_size {whole}."
                 " Choose a divisor"
+            )
+        if self.parallel.exact and part == "auto":
+            raise ValueError(
+                "parallel.exact adds up micro-batches, whose size must not depend on the number of"
+                " processes. Set machine.micro_batch_size, such as"
+                f" {max(whole // 8, 1)}"
             )
         if self.adapter is not None:
             chosen = self.init.train_layers is not None or self.init.unfreeze_every is not None

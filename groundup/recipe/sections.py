@@ -17,6 +17,7 @@ __all__ = [
     "Logging",
     "Machine",
     "Optim",
+    "Parallel",
     "Samples",
     "Training",
     "Tune",
@@ -317,6 +318,25 @@ class Machine(Settings):
         """Samples a forward pass, of a recipe whose automatic choices are frozen."""
         assert self.micro_batch_size != "auto"
         return self.micro_batch_size
+
+
+class Parallel(Settings):
+    """How several processes share the work of a run; ``groundup launch`` starts them. What is here
+    may be another when a run goes on."""
+
+    replicate: Count | Auto = setting(
+        "auto",
+        "Copies of the model, each of which computes a part of every batch; auto: as many as there"
+        " are processes",
+    )
+    exact: bool = setting(
+        False,
+        "Add gradients up in the order of the samples, so that the weights are the same bit for bit"
+        " on any number of processes; needs machine.micro_batch_size",
+    )
+    timeout_s: float = setting(
+        600.0, "Seconds without an answer after which a process is named and the run ends", gt=0
+    )
 
 
 class Distill(Settings):

@@ -15,6 +15,7 @@ from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
 from groundup.recipe.recipe import Recipe
 from groundup.runs.run import Run
+from groundup.training.components import Gradients, Processes
 
 __all__ = [
     "Accumulation",
@@ -150,6 +151,14 @@ class Sums:
         for name, value in loss.metrics.items():
             self._add(name, value.item(), 1.0)
 
+    def add_up(self, world: Processes) -> None:
+        """Add what the other processes have summed."""
+        gathered = world.gather(self.values, "losses are added up")
+        self.values = {}
+        for values in gathered:
+            for name, (total, count) in values.items():
+                self._add(name, total, count)
+
     def _add(self, name: str, total: float, count: float) -> None:
         # Python's floats are fp64: in fp32 the sums of a long evaluation would lose the small ones.
         before = self.values.get(name, (0.0, 0.0))
@@ -169,21 +178,25 @@ class Accumulation:
     Args:
         objective: What gives the loss.
         take: Returns the next micro-batch.
-        number: How many micro-batches the step has.
+        number: How many micro-batches the step has on this process.
+        world: The processes, each of which has as many.
 
     Attributes:
-        sums: What the losses so far add up to.
+        sums: What the losses so far add up to; of the whole step once it is done.
     """
 
-    def __init__(self, objective: Objective, take: Callable[[], Batch], number: int) -> None:
+    def __init__(
+        self, objective: Objective, take: Callable[[], Batch], number: int, world: Processes
+    ) -> None:
         self._name = objective.name
-        self._number = number
+        self._world = world
+        self._number = number * world.size
         self.sums = Sums()
         first = take()
         # One at a time: where nothing has to be counted first, a single micro-batch is in memory.
         rest: Iterator[Batch] = (take() for _ in range(number - 1))
         self._counts: dict[str, float] | None = None
-        if number > 1:
+        if self._number > 1:
             self._counts = objective.counts(first)
         # With a single term the count that divides is the one that the losses add up to.
         self._collected = self._counts is not None and len(self._counts) > 1
@@ -192,6 +205,8 @@ class Accumulation:
             for batch in collected:
                 for name, count in (objective.counts(batch) or {}).items():
                     self._counts[name] = self._counts.get(name, 0.0) + count
+            counted = world.gather(self._counts, "targets are counted")
+            self._counts = {name: sum(each[name] for each in counted) for name in self._counts}
             rest = iter(collected)
         self.batches: Iterator[Batch] = chain([first], rest)
 
@@ -235,9 +250,14 @@ class Accumulation:
             return own
         return {name: self._counts[name] for name in own}
 
+    def end(self, gradients: Gradients) -> None:
+        """Add up gradients and losses of all processes, once every loss was given here."""
+        gradients.add_up()
+        self.sums.add_up(self._world)
+
     @property
     def divisor(self) -> float:
-        """What the gradients are still to be divided by, once every loss was given."""
+        """What the gradients are still to be divided by, once the step is at its end."""
         if self._number == 1:
             return 1.0
         _, count = next(iter(self.sums.values.values()))
@@ -263,13 +283,20 @@ class Accumulation:
         return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
 
 
-def count_micro_batches(recipe: Recipe) -> int:
-    """Return how many micro-batches a step of a settled recipe has.
+def count_micro_batches(recipe: Recipe, world: Processes) -> int:
+    """Return how many micro-batches a step of a settled recipe has on each process.
 
     Raises:
         TrainingError: If they would change the loss.
     """
     number = recipe.training.batch_size // recipe.machine.settled_micro_batch_size
+    if world.size > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
+        raise TrainingError(
+            "recipe.parallel.replicate",
+            f"the loss of task {recipe.task.registered_name!r} with this model is no sum over"
+            f" examples, so to share a batch between {world.size} processes would change it",
+            "Start it on one, or take a model without batch norm",
+        )
     # Batch norm, for one, makes the loss of an example depend on the others of its micro-batch.
     if number > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
         raise TrainingError(
@@ -278,7 +305,7 @@ def count_micro_batches(recipe: Recipe) -> int:
             " examples, so micro-batches would change it",
             "Set micro_batch_size to training.batch_size",
         )
-    return number
+    return number // world.size
 
 
 def non_finite(

@@ -6,14 +6,23 @@ Plugins are reached through the registry.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from groundup.contracts.models import PredictsOutputs, context_length_of
+from groundup.core.errors import RecipeError
+from groundup.core.storage import Storage
 from groundup.machine import devices
+from groundup.parallel.world import ALONE, World
+from groundup.recipe.recipe import Recipe, dump_recipe
+from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter
 from groundup.runs.run import Run
@@ -28,14 +37,84 @@ from groundup.weights.initial_model import build_initial_model, complete_source
 from groundup.weights.new_tokens import make_room_for_tokens
 from groundup.weights.quantized_base import announce
 
-__all__ = ["assemble", "build_trainer", "freeze"]
+__all__ = [
+    "assemble",
+    "build_trainer",
+    "freeze",
+    "leaving_nothing",
+    "open_run",
+    "refuse_differences",
+]
 
 
-def freeze(run: Run) -> Run:
+def open_run(world: World, prepare: Callable[[], Run], folder: Path) -> Run:
+    """Return a run that the first process makes or changes, and the others open then.
+
+    Args:
+        world: The processes.
+        prepare: Returns the run.
+        folder: Where it will be.
+    """
+    run = world.first(prepare, "the run's folder is prepared")
+    # Only one process writes; the others go through the same steps.
+    return Run.open(folder, Storage(writes=False)) if run is None else run
+
+
+def refuse_differences(world: World, recipe: Recipe) -> None:
+    """Make sure that all processes train the same recipe by the same code; their data is compared
+    with the run's.
+
+    Raises:
+        TrainingError: Naming a process that has another.
+    """
+    if world.size == 1:
+        return
+    package = Path(str(files("groundup")))
+    # What runs, not what is installed under which version: a line may have been changed by hand.
+    code = hashlib.sha256(torch.__version__.encode())
+    for path in sorted(package.rglob("*.py")):
+        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    world.refuse_differences("the code of groundup", code.hexdigest())
+    world.refuse_differences("recipe", hashlib.sha256(dump_recipe(recipe).encode()).hexdigest())
+
+
+@contextlib.contextmanager
+def leaving_nothing(folder: Path, world: World = ALONE) -> Iterator[list[Trainer]]:
+    """Remove a run's folder that was made by a start that failed before its first step.
+
+    Args:
+        folder: The run's.
+        world: The processes that start it, of which the first one made it.
+
+    Yields:
+        A list for the trainer, once there is one.
+    """
+    known = [each for each in (folder, folder.parent) if each.exists()]
+    begun: list[Trainer] = []
+    try:
+        yield begun
+    except BaseException:
+        made_here = folder not in known and world.is_first
+        if made_here and not any(trainer.step for trainer in begun):
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.parent not in known:
+                with contextlib.suppress(OSError):  # it may hold another run by now
+                    folder.parent.rmdir()
+        raise
+
+
+def freeze(run: Run, world: World = ALONE) -> Run:
     """Settle what the recipe left open and write it down.
 
     That is the vocabulary, device, precision, compilation, threads and micro-batch. A recipe with
     nothing open is returned as it is, so that a resume never measures again.
+
+    Args:
+        run: Whose recipe.
+        world: The processes that will train it.
+
+    Raises:
+        RecipeError: If they cannot share a batch evenly.
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
@@ -51,7 +130,8 @@ def freeze(run: Run) -> Run:
     samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
     # Of rows that are as long as their texts, nobody knows yet how long that is.
     sample_flops = 0.0 if model.rows_vary else context * model.flops_per_token(context)
-    machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
+    machine, share = _share_batch(run, world)
+    machine = devices.resolve(machine, share, sample_flops, samples, world.local_size)
     # Written before anything is trained: a resume on another machine computes as this one did.
     settled = recipe.model_copy(update={"model": model, "machine": machine})
     settled = settle_adapter(run, settled)
@@ -60,7 +140,42 @@ def freeze(run: Run) -> Run:
     return Run(run.folder, settled, run.storage)
 
 
-def assemble(run: Run, device: torch.device) -> Components:
+def _share_batch(run: Run, world: World) -> tuple[Machine, int]:
+    """Return the machine's section for so many processes, and how many samples of a batch each of
+    them has."""
+    recipe = run.recipe
+    wanted = recipe.parallel.replicate
+    # Not quietly as many as there are: the recipe may count on its replicas elsewhere.
+    if wanted not in ("auto", world.size):
+        raise RecipeError(
+            "recipe.parallel.replicate",
+            f"is {wanted}, but there are {world.size} processes",
+            f"Start {wanted} with groundup launch --nproc {wanted}, or set replicate: auto",
+        )
+    share, left = divmod(recipe.training.batch_size, world.size)
+    if left:
+        raise RecipeError(
+            "recipe.training.batch_size",
+            f"{recipe.training.batch_size} samples cannot be shared by {world.size} processes",
+            f"Choose a multiple of {world.size}, or start another number of processes",
+        )
+    machine = recipe.machine
+    part = machine.micro_batch_size
+    if part == "auto" or share % part == 0:
+        return machine, share
+    asked = (run.read_json("requested.json") or {}).get("machine", {})
+    if asked.get("micro_batch_size", "auto") != "auto":
+        raise RecipeError(
+            "recipe.machine.micro_batch_size",
+            f"{part} does not divide the {share} samples of a batch that each of {world.size}"
+            " processes has",
+            f"Choose a divisor of {share}, or start another number of processes",
+        )
+    # It was settled for fewer processes than go on with the run.
+    return machine.model_copy(update={"micro_batch_size": "auto"}), share
+
+
+def assemble(run: Run, device: torch.device, world: World = ALONE) -> Components:
     """Return the parts of a run, the model with its starting weights: random, or those that
     ``init`` names, adapted."""
     recipe = run.recipe
@@ -79,15 +194,16 @@ def assemble(run: Run, device: torch.device) -> Components:
     teacher = None
     if recipe.distill is not None:
         teacher = load_teacher(run, processor, source, device, dtype)
-    return Components(model, recipe.task, processor, source, base, teacher)
+    return Components(model, recipe.task, processor, source, base, world, teacher)
 
 
-def build_trainer(run: Run) -> Trainer:
+def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     """Return what trains a run whose recipe is settled, shown on the terminal and written to
-    TensorBoard's files."""
-    parts = assemble(run, devices.prepare(run.recipe.machine))
+    TensorBoard's files by the first process."""
+    parts = assemble(run, devices.prepare(run.recipe.machine), world)
     trainer = Trainer(run, parts)
-    trainer.observe = partial(_observe, trainer)
+    if world.is_first:
+        trainer.observe = partial(_observe, trainer)
     return trainer
 
 

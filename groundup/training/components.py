@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,14 +39,48 @@ from groundup.weights.restore import FrozenWeightsRef
 
 __all__ = [
     "Components",
+    "Gradients",
     "HeldOut",
+    "Processes",
     "experience_of",
     "first_batches",
+    "held_out_samples",
     "move_batch",
     "open_stream",
     "refill",
     "restore_stream",
 ]
+
+
+class Gradients(Protocol):
+    """Adds up what the micro-batches of a step, on all processes, say of the weights."""
+
+    def collect(self) -> None:
+        """Take note of a micro-batch that was back-propagated."""
+
+    def add_up(self) -> None:
+        """Replace every gradient by the sum over the whole step."""
+
+
+class Processes(Protocol):
+    """The processes that train a run together, as the loop sees them; one of them, mostly.
+
+    All call the same methods in the same order. Errors name whoever does not answer.
+    """
+
+    rank: int
+    size: int
+    place: str
+    """What this process is doing, for errors."""
+
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """Return what each process gives, in their order: whatever JSON can say."""
+
+    def first(self, action: Callable[[], Any], what: str) -> Any:
+        """Let the first process do something, and wait for it; the others get None."""
+
+    def gradients(self, parameters: Sequence[nn.Parameter], *, exact: bool) -> Gradients:
+        """Return what adds up the gradients of these, with ``exact`` in the samples' order."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +91,7 @@ class Components:
         model: On the run's device.
         source: The data, completed by the task.
         base: What a run with an adapter neither trains nor saves.
+        world: The processes that train it.
         teacher: The model that this one learns from, if any.
     """
 
@@ -63,11 +100,26 @@ class Components:
     processor: Processor
     source: DataSource
     base: FrozenWeightsRef
+    world: Processes
     teacher: Teacher | None = None
 
 
-def open_stream(run: Run, parts: Components, split: Split) -> Stream:
-    """Return the micro-batches of a split as the run's recipe orders them."""
+def held_out_samples(run: Run, batches: int | None) -> int | None:
+    """Return how many samples a validation on so many micro-batches reads, on any number of
+    processes; None: all."""
+    if batches is None:
+        return None
+    recipe = run.recipe
+    asked = (run.read_json("requested.json") or {}).get("machine", {})
+    # Where it was left open, one process takes the whole batch at once, and several a part each.
+    if asked.get("micro_batch_size") == "auto":
+        return batches * recipe.training.batch_size
+    return batches * recipe.machine.settled_micro_batch_size
+
+
+def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = False) -> Stream:
+    """Return the micro-batches of a split as the run's recipe orders them: those of this process,
+    or with ``alone`` those of all."""
     recipe = run.recipe
     task = parts.task
     processor = parts.processor
@@ -101,6 +153,8 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
         augment=augment if changed else None,
         views=views,
     )
+    if not alone:
+        context = replace(context, rank=parts.world.rank, world=parts.world.size)
     return parts.source.open(context)
 
 
@@ -153,15 +207,28 @@ class HeldOut:
         # Kept open: preparing a split may take longer than validating on it.
         self._streams: dict[Split, Stream] = {}
 
-    def restart(self, split: Split, step: int) -> Stream:
-        """Return a split from its first micro-batch; examples that weights make are made anew."""
+    def batches(self, split: Split, step: int, samples: int | None = None) -> Iterator[Batch]:
+        """Yield this process's micro-batches of a split, from the first one on; examples that
+        weights make are made anew.
+
+        Args:
+            split: Which one.
+            step: Updates done.
+            samples: Stop once all processes together have so many, rounded up to whole
+                micro-batches; None takes the whole split.
+        """
         if split not in self._streams:
             self._streams[split] = open_stream(self._run, self._parts, split)
         stream = self._streams[split]
         # The same micro-batches each time, so that validations compare.
         stream.load_state_dict({"samples": 0})
-        refill(stream, self._parts.model, step, self._run.recipe.machine)
-        return stream
+        machine = self._run.recipe.machine
+        refill(stream, self._parts.model, step, machine)
+        number = samples
+        if samples is not None:
+            number = -(-samples // (self._parts.world.size * machine.settled_micro_batch_size))
+        # Of the last ones some are empty: all processes get as many.
+        yield from filter(None, islice(stream, number))
 
     def close(self) -> None:
         """Stop the data workers."""
@@ -193,7 +260,8 @@ def first_batches(run: Run, parts: Components, samples: int | None = None) -> It
     """
     device = next(parts.model.parameters()).device
     micro_batch_size = run.recipe.machine.settled_micro_batch_size
-    with contextlib.closing(open_stream(run, parts, "train")) as stream:
+    # On each process the same ones: what they are looked at for is to be the same everywhere.
+    with contextlib.closing(open_stream(run, parts, "train", alone=True)) as stream:
         number = min(math.ceil(stream.samples_per_epoch / micro_batch_size), 200)
         if samples is not None:
             batch_size = run.recipe.training.batch_size

@@ -19,6 +19,7 @@ from groundup.machine import devices
 from groundup.machine.meta_device import without_content
 from groundup.nn.lora.adapters import attach
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
+from groundup.parallel.world import ALONE
 from groundup.recipe.recipe import Recipe, as_dict
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run, count_steps
@@ -120,7 +121,7 @@ def _build_empty(recipe: Recipe, processor: Processor) -> nn.Module:
 
 def _count_data(run: Run, model: nn.Module, processor: Processor) -> dict[str, Any]:
     recipe = run.recipe
-    parts = Components(model, recipe.task, processor, recipe.data, FrozenWeightsRef())
+    parts = Components(model, recipe.task, processor, recipe.data, FrozenWeightsRef(), ALONE)
     counts: dict[str, Any] = {}
     for split in recipe.data.splits():
         with contextlib.closing(open_stream(run, parts, split)) as stream:

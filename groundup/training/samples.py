@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -40,13 +40,13 @@ class Sampler:
         self._averaging = averaging
         self._measured: dict[Split, list[Any]] = {}
 
-    def measure(self, split: Split, batches: int | None) -> dict[str, float]:
+    def measure(self, split: Split, samples: int | None) -> dict[str, float]:
         """Return what the task measures of the outputs for the first examples of a split; nothing,
         where it measures none.
 
         Args:
             split: The validation or the test split.
-            batches: Of how many micro-batches the loss was computed: no more examples are measured.
+            samples: Of how many the loss was computed: no more are measured.
         """
         task = self._parts.task
         if not isinstance(task, MeasuresOutputs) or not task.measured:
@@ -56,8 +56,7 @@ class Sampler:
             found = self._parts.source.examples(split, cache_folder())
             self._measured[split] = list(islice(found, task.measured))
         machine = self._run.recipe.machine
-        most = None if batches is None else batches * machine.settled_micro_batch_size
-        examples = self._measured[split][:most]
+        examples = self._measured[split][:samples]
         parts = self._parts
         try:
             with devices.eager(machine), self._averaging.applied():
@@ -115,15 +114,22 @@ class Sampler:
             rows.append({**row, "asked": list(prompts)})
         return rows
 
-    def rehearse(self, names: str) -> None:
-        """Predict one token from the first prompt.
+    def rehearse(self, validate: Callable[[], object]) -> None:
+        """Validate once at the start, and predict one token from the first prompt: parts of the
+        user's own would else fail late.
 
         Args:
-            names: The task and the model, for the error.
+            validate: Computes the metrics of a micro-batch.
 
         Raises:
-            TrainingError: If that fails.
+            TrainingError: Naming the task and the model.
         """
+        parts = self._parts
+        names = f"task {parts.task.registered_name} with model {type(parts.model).__name__}"
+        with explain(names, "cannot be validated", "Fix the one that is your own"):
+            validate()
+        if self._run.recipe.samples.every is None:
+            return
         # One token of one prompt: a broken task shows, and no start waits for whole texts.
         for prompt in self._run.recipe.samples.prompts[:1]:
             what = f"cannot predict from the prompt {prompt!r}"

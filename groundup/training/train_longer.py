@@ -17,9 +17,10 @@ __all__ = ["CHANGEABLE", "go_on_as"]
 _LENGTHS = ("training.steps", "training.epochs", "training.samples")
 _PLACES = ("data.path", "data.validation", "data.test", "data.dataset")
 _BASELINES = "evaluation.baselines"
-CHANGEABLE = (*_LENGTHS, *_PLACES, _BASELINES)
-"""What may be another value when a run goes on: how long it is, where its data is, and what it is
-compared with."""
+_PARALLEL = ("parallel.replicate", "parallel.timeout_s")
+CHANGEABLE = (*_LENGTHS, *_PLACES, _BASELINES, *_PARALLEL)
+"""What may be another value when a run goes on: how long it is, where its data is, what it is
+compared with, and how many processes train it."""
 
 
 def go_on_as(run: Run, wanted: Recipe) -> Run:
@@ -45,6 +46,8 @@ def go_on_as(run: Run, wanted: Recipe) -> Run:
         changes["training"] = wanted.training
     if _BASELINES in differing:
         changes["evaluation"] = wanted.evaluation
+    if differing.keys() & set(_PARALLEL):
+        changes["parallel"] = wanted.parallel
     if not changes:
         return run
     # Both: what was asked for, with which later starts are compared, and what a resume reads.

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from groundup.training.components import (
     HeldOut,
     experience_of,
     first_batches,
+    held_out_samples,
     move_batch,
     open_stream,
     refill,
@@ -42,7 +43,7 @@ from groundup.training.components import (
 )
 from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
-from groundup.training.first_batch import FirstBatchCheck, explain
+from groundup.training.first_batch import FirstBatchCheck
 from groundup.training.layer_freezing import TrainedLayers
 from groundup.training.optimizers import build_optimizers
 from groundup.training.samples import Sampler
@@ -104,7 +105,11 @@ class Trainer:
         self.sampler = Sampler(run, self.parts, self.averaging)
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out = HeldOut(run, parts)
-        self.accumulate = count_micro_batches(self.recipe)
+        self.world = parts.world
+        self.accumulate = count_micro_batches(self.recipe, parts.world)
+        self.gradients = parts.world.gradients(
+            [parameter for _, parameter in self.trained], exact=self.recipe.parallel.exact
+        )
         adapted = run.recipe.adapter is not None
         self.layers = TrainedLayers(
             self.model, run.recipe.init, self.total_steps, run.event, adapted=adapted
@@ -126,7 +131,7 @@ class Trainer:
             RecipeError: If ``checkpoints.best_metric`` is unknown, or there is no test split.
         """
         if self.recipe.uses:
-            self._rehearse()
+            self.sampler.rehearse(lambda: self.evaluate(1))
         # Not after hours: there may be nothing to validate on, or no such metric.
         self.best.check(self.evaluate(1))
         if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
@@ -142,10 +147,11 @@ class Trainer:
                 try:
                     rows = self._measure(report, meter, observer)
                 except Exception:  # a metric that fails must not cost the steps behind it
-                    if self._due(checkpoints.every):
+                    if self._due(checkpoints.every) and self.world.size == 1:
                         self.save()
                     raise
-                stopped_by = stop.requested  # once: what comes after saving is for the next step
+                # Once: what comes after saving is for the next step. Whoever was asked, all stop.
+                stopped_by = max(self.world.gather(stop.requested, "a stop is asked for"))
                 if self._due(checkpoints.every) or self.best.step == self.step or stopped_by:
                     self.save()
                 for row in chain(rows, self._look_closer()):
@@ -159,18 +165,6 @@ class Trainer:
                     raise Interrupted(str(self.run.folder), problem, remedy)
                 # The rates are those of training: validation, samples and saving are left out.
                 meter.restart_step()
-
-    def _rehearse(self) -> None:
-        """Validate and sample once at the start, where parts of the user's own would fail late.
-
-        Raises:
-            TrainingError: Naming the task and the model.
-        """
-        names = f"task {self.task.registered_name} with model {type(self.model).__name__}"
-        with explain(names, "cannot be validated", "Fix the one that is your own"):
-            self.evaluate(1)
-        if self.recipe.samples.every is not None:
-            self.sampler.rehearse(names)
 
     def _measure(self, report: Report, meter: Meter, observer: Observer) -> list[dict[str, Any]]:
         """Return the rows of a step that its checkpoint depends on: what a validation found decides
@@ -236,11 +230,14 @@ class Trainer:
             # Before anything of the step is read: it may be made by these very weights.
             refill(self.stream, self.model, self.step, machine)
             self.layers.release(self.step)
-            accumulated = Accumulation(self.objective, self._next_batch, self.accumulate)
+            self.world.place = f"step {self.step}, samples from {self.samples_seen}"
+            number, part = self.accumulate, machine.settled_micro_batch_size
+            accumulated = Accumulation(self.objective, self._next_batch, number, self.world)
             for batch in accumulated.batches:
                 # Keyed, so that a resumed run drops what the uninterrupted one would have dropped.
-                reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
-                self.samples_seen += machine.settled_micro_batch_size
+                first = self.samples_seen + self.world.rank * part
+                reseed(self.recipe.seed, "dropout", self.step, first)
+                self.samples_seen += self.world.size * part
                 with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs, next to a teacher's where there is one.
                     outputs = self.objective.forward(self.model, batch)
@@ -249,7 +246,9 @@ class Trainer:
                 # 4. Backward: gradients of sums add up over micro-batches; of one: of its mean.
                 with devices.deterministic_backward(machine):
                     torch.autograd.backward(accumulated.of(loss))
+                self.gradients.collect()
                 accumulated.sums.add(loss)
+            accumulated.end(self.gradients)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the
             # weights.
             report = self._update(accumulated)
@@ -310,10 +309,11 @@ class Trainer:
         """
         sums = Sums()
         byte_count = 0.0
+        samples = held_out_samples(self.run, batches)
         self.model.eval()
         try:
             with devices.eager(self.recipe.machine), self.averaging.applied():
-                for batch in islice(self._held_out.restart(split, self.step), batches):
+                for batch in self._held_out.batches(split, self.step, samples):
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = move_batch(batch, self.recipe.machine, self.device)
                     with devices.autocast(self.recipe.machine):
@@ -322,8 +322,9 @@ class Trainer:
         finally:
             self.model.train()
         if byte_count:
-            sums.values["bytes"] = (byte_count, 1.0)
-        return self.task.summarise(sums.values) | self.sampler.measure(split, batches)
+            sums.values["bytes"] = (byte_count, 1.0 / self.world.size)
+        sums.add_up(self.world)
+        return self.task.summarise(sums.values) | self.sampler.measure(split, samples)
 
     # ---------------------------------------------------------------------------------------- state
     def state_dict(self) -> Checkpoint:
@@ -371,13 +372,19 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        self.run.checkpoints.save(self.state_dict(), self.recipe.checkpoints.keep, self.best.step)
+        checkpoint = self.state_dict()
+        keep = (self.recipe.checkpoints.keep, self.best.step)
+        save = partial(self.run.checkpoints.save, checkpoint, *keep)
+        self.world.first(save, "the checkpoint is written")
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
         # What a killed writer left is no checkpoint, and would fill the disk over many kills.
         self.run.checkpoints.clean()
-        newest = self.run.checkpoints.newest_intact()
+        # The first process decides: a disk that is slow elsewhere must not make two runs of one.
+        newest = self.world.gather(self.run.checkpoints.newest_intact(), "a checkpoint is chosen")[
+            0
+        ]
         if newest is None:
             return False
         self.load_state_dict(self.run.checkpoints.load(newest))

@@ -25,6 +25,7 @@ class FullDisk(Storage):
     """Has room for so many files, then none."""
 
     def __init__(self, room: int) -> None:
+        super().__init__()
         self.room = room
 
     def write_bytes(self, path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ class _DeadlyStorage(Storage):
     """Writes half of the n-th file of a checkpoint, then kills its own process."""
 
     def __init__(self, fatal_write: int) -> None:
+        super().__init__()
         self.left = fatal_write
 
     def write_bytes(self, path: Path, content: bytes) -> None:

@@ -54,6 +54,9 @@ class _Rows(MicroBatches):
     def __getitem__(self, number: int) -> Batch:
         first = self.layout.first_sample(number)
         rows = self.order.rows(first, self.layout.micro_batch_size)
+        # All ranks get as many batches; of the last held-out ones some get nothing to read.
+        if not len(rows):
+            return {}
         samples = np.arange(first, first + len(rows))
         batch = self.take(rows, samples, "")
         if self.augment is None:

@@ -1,0 +1,113 @@
+"""Starting the processes of a run on this machine, by PyTorch's own elastic agent.
+
+``torchrun`` does the same from a shell; here what goes wrong becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from groundup.core.errors import Interrupted, TrainingError
+
+__all__ = ["launch"]
+
+_HERE = "localhost:0"
+_LOUD = (
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.distributed.elastic.agent.server.api",
+)
+# How soon the agent sees that a process has ended.
+_WATCH_S = 0.1
+_INTERRUPTED = Interrupted.exit_code
+
+
+def launch(
+    arguments: Sequence[str],
+    processes: int,
+    machines: int = 1,
+    rendezvous: str | None = None,
+    restarts: int = 3,
+) -> None:
+    """Run ``groundup`` with these arguments in several processes, and wait for their end.
+
+    Args:
+        arguments: Of the command line.
+        processes: How many on this machine.
+        machines: How many start this same command.
+        rendezvous: ``HOST:PORT`` of one of them, where they find each other.
+        restarts: How many times all processes are started again after one has failed. A run goes on
+            from its newest intact checkpoint.
+
+    Raises:
+        TrainingError: If a process failed once more, or the machines do not find each other.
+        Interrupted: If the run was asked to stop, and saved.
+    """
+    if machines > 1 and rendezvous is None:
+        raise TrainingError(
+            "groundup launch",
+            f"{machines} machines do not know where to find each other",
+            "Give each --rendezvous HOST:PORT of the same one of them",
+        )
+    endpoint = rendezvous or _HERE
+    config = LaunchConfig(
+        min_nodes=machines,
+        max_nodes=machines,
+        nproc_per_node=processes,
+        # Of one machine's agents no other must join; of several all must have the same.
+        run_id="groundup" if rendezvous else f"groundup-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint,
+        max_restarts=restarts,
+        monitor_interval=_WATCH_S,
+        start_method="spawn",
+    )
+    # Its lines about failures repeat what the processes have said themselves.
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        elastic_launch(config, sys.executable)("-m", "groundup", *arguments)
+    except SignalException as error:
+        # The processes were sent the same signal, and have saved.
+        raise Interrupted(
+            "groundup launch",
+            f"stopped by {signal.Signals(error.sigval).name}",
+            "Start the same command again to go on from the last checkpoint",
+        ) from error
+    except ChildFailedError as error:
+        raise _in_words(error) from error
+    except (RendezvousError, ConnectionError, OSError, TimeoutError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TrainingError(
+            f"groundup launch: {endpoint}",
+            f"the machines did not find each other there ({first})",
+            "Check that the address is one of theirs, that its port is free and open, and that"
+            f" {machines} of them were started",
+        ) from error
+
+
+def _in_words(error: ChildFailedError) -> TrainingError | Interrupted:
+    """Return what ended a launched run, named by the process that ended first."""
+    failures: dict[int, ProcessFailure] = error.failures
+    rank, first = min(failures.items(), key=lambda each: each[1].timestamp)
+    if all(failure.exitcode == _INTERRUPTED for failure in failures.values()):
+        return Interrupted("groundup launch", "stopped; everything is saved", "Start it again")
+    if first.exitcode < 0:
+        ended = f"was ended by {signal.Signals(-first.exitcode).name}"
+    else:
+        ended = f"ended with exit code {first.exitcode}"
+    time = datetime.fromtimestamp(first.timestamp).strftime("%H:%M:%S")
+    return TrainingError(
+        "groundup launch",
+        f"rank {rank} (process {first.pid} on this machine) {ended} at {time}",
+        "What it said is above; start the same command again to go on from the last checkpoint",
+    )

@@ -1,0 +1,251 @@
+"""The processes that train one run together, and what they exchange.
+
+``torchrun`` starts them and tells each its number in the environment; without it there is one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from groundup.core.errors import TrainingError
+from groundup.parallel.failures import Absences, Member
+from groundup.parallel.gradients import GradientsInOrder, OwnGradients, SummedGradients
+
+__all__ = ["ALONE", "World", "is_launched", "join"]
+
+T = TypeVar("T")
+_POLL_S = 0.02
+
+
+class World:
+    """The processes of a run, and this one's place among them.
+
+    All of them call the same methods in the same order: each call is answered once every process
+    has made it.
+
+    Args:
+        rank: This process's number, from 0.
+        size: How many there are.
+        local_size: How many of them are on this machine.
+        absences: Names who does not answer; None for one process alone.
+        store: What the processes were introduced by.
+
+    Attributes:
+        place: What this process is doing, for errors: ``step 12, samples up to 192``.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        local_size: int = 1,
+        absences: Absences | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.local_size = local_size
+        self.place = "the start"
+        self._absences = absences
+        self._store = store
+        self._waits = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """Return what each process gives, in the order of their numbers: whatever JSON can say.
+
+        Args:
+            value: This process's.
+            what: What is exchanged, for errors.
+        """
+        # One process exchanges nothing, not even with itself: its loop is as quick as it was.
+        if self.size == 1:
+            return [value]
+        # Not ``all_gather_object``, which unpickles what comes.
+        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = self._gather(torch.tensor([len(own)]), what)[:, 0].tolist()
+        # PyTorch exchanges tensors of one shape, so every text is as long as the longest.
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(own)] = own
+        found = self._gather(padded, what)
+        return [
+            json.loads(bytes(row[:length].tolist()))
+            for row, length in zip(found, lengths, strict=True)
+        ]
+
+    def gather_tensors(self, values: Tensor, what: str) -> Tensor:
+        """Return (size, ...) what each process gives; all are of one shape."""
+        return values[None] if self.size == 1 else self._gather(values, what)
+
+    def add_up(self, values: Tensor, what: str) -> None:
+        """Replace a tensor by the sum of those of all processes."""
+        if self.size > 1:
+            with self._naming(what):
+                dist.all_reduce(values)
+
+    def _gather(self, values: Tensor, what: str) -> Tensor:
+        found = values.new_empty((self.size, *values.shape))
+        with self._naming(what):
+            dist.all_gather(list(found.unbind()), values.contiguous())
+        return found
+
+    def first(self, action: Callable[[], T], what: str) -> T | None:
+        """Let the first process do something, such as writing, and wait for it however long it
+        takes; the others get None.
+
+        Raises:
+            TrainingError: On the others, if the first has failed.
+        """
+        if self.size == 1:
+            return action()
+        self._waits += 1
+        key = f"first/{self._waits}"
+        assert self._store is not None
+        if self.is_first:
+            done = action()  # a failure is told by whoever ends the process
+            self._store.set(key, "done")
+            return done
+        with self._naming(what):
+            self._wait_for(key)
+        return None
+
+    def _wait_for(self, key: str) -> None:
+        """Wait until the first process is done, or has left word that it ends."""
+        assert self._store is not None
+        assert self._absences is not None
+        # In pieces, between which a signal is heard: there is no limit, as it may prepare a corpus
+        # for hours.
+        while not self._store.check([key]):
+            if self._absences.has_failed(0):
+                raise RuntimeError("the first process has ended")
+            time.sleep(_POLL_S)
+
+    def in_turn(self, build: Callable[[], T], what: str) -> T:
+        """Return what each process builds, the first one before the others: these find what it has
+        left on the disk."""
+        built = self.first(build, what)
+        return build() if built is None else built
+
+    def gradients(
+        self, parameters: Sequence[nn.Parameter], *, exact: bool
+    ) -> OwnGradients | SummedGradients | GradientsInOrder:
+        """Return what adds up the gradients of these parameters, with ``exact`` in the order of the
+        samples."""
+        if exact:
+            return GradientsInOrder(parameters, self.gather_tensors)
+        return SummedGradients(parameters, self.add_up) if self.size > 1 else OwnGradients()
+
+    def refuse_differences(self, name: str, value: str) -> None:
+        """Make sure that all processes have the same of something.
+
+        Args:
+            name: What it is: the code, the recipe, the data.
+            value: A digest of it.
+
+        Raises:
+            TrainingError: Naming the first process that has another.
+        """
+        found = self.gather(value, f"{name} is compared")
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise TrainingError(
+                    name,
+                    f"{self._name(rank)} has another than {self._name(0)}: {other[:12]} and"
+                    f" {found[0][:12]}",
+                    "Put the same on every machine, and start again",
+                )
+
+    @contextlib.contextmanager
+    def telling_failures(self) -> Iterator[None]:
+        """Leave word of what ends this process, for those that wait for it, and name the process in
+        the error."""
+        try:
+            yield
+        except BaseException as error:
+            if self._absences is not None:
+                self._absences.tell_failure(error, self.place)
+            raise
+
+    def _name(self, rank: int) -> str:
+        return str(self._absences.members[rank]) if self._absences else "this process"
+
+    def _naming(self, what: str) -> AbstractContextManager[None]:
+        assert self._absences is not None
+        return self._absences.named(what, self.place)
+
+
+ALONE = World()
+"""One process."""
+# Once in a process, however many runs it trains.
+_joined: list[World] = []
+
+
+def is_launched() -> bool:
+    """Whether ``torchrun`` started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(timeout_s: float, device: str) -> World:
+    """Return this process's world, once all of its processes are there.
+
+    Args:
+        timeout_s: How long to wait for an answer before somebody counts as absent.
+        device: ``cpu`` or ``cuda``: what tensors will be exchanged from.
+
+    Raises:
+        TrainingError: If they do not find each other.
+    """
+    if not is_launched():
+        return ALONE
+    if _joined:
+        return _joined[0]
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    timeout = timedelta(seconds=timeout_s)
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        found, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+        # A restart has names of its own, as the store may be the one of before.
+        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"process {rank} of {size} on {platform.node()}",
+            f"did not find the others at {where} within {timeout_s:g} s ({_first_line(error)})",
+            "Check that every machine is started and reaches that address",
+        ) from error
+    own = Member(rank, platform.node(), os.getpid())
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    absences = Absences(store, own, size)
+    world = World(rank, size, local_size, absences, store)
+    introduced = world.gather([own.rank, own.host, own.process], "introductions")
+    absences.members = [Member(*each) for each in introduced]
+    _joined.append(world)
+    # At the end of the program, not of a run: a second one would have to meet again.
+    atexit.register(dist.destroy_process_group)
+    return world
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
