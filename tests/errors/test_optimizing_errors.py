@@ -12,6 +12,7 @@ import groundup
 from groundup import api
 from groundup.core.errors import RecipeError, TrainingError
 from groundup.core.values import Loss, Term
+from groundup.parallel.world import ALONE
 from groundup.recipe.recipe import load_recipe
 from groundup.training.accumulation import Accumulation
 
@@ -79,7 +80,7 @@ class Counting:
     ],
 )
 def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) -> None:
-    objective = Accumulation(Counting(told), lambda: {}, 2)  # type: ignore[arg-type]
+    objective = Accumulation(Counting(told), lambda: {}, 2, ALONE)  # type: ignore[arg-type]
     loss = Loss(
         {
             "a": Term(torch.tensor(1.0), torch.tensor(2.0)),

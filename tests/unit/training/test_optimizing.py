@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core.values import Batch, Loss, Term
+from groundup.parallel.world import ALONE
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Training
 from groundup.reports.run_tables import compare_runs, list_runs, make_runs_table
@@ -268,7 +269,7 @@ def gradient(task: Any, micro_batch_size: int) -> tuple[Tensor, dict[str, float]
             for i in range(0, 8, micro_batch_size)
         ]
     )
-    objective = Accumulation(task, lambda: next(parts), 8 // micro_batch_size)
+    objective = Accumulation(task, lambda: next(parts), 8 // micro_batch_size, ALONE)
     for batch in objective.batches:
         loss = task.loss(model(batch["x"]), batch)
         torch.autograd.backward(objective.of(loss))
