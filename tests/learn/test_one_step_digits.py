@@ -25,9 +25,9 @@ BASE: dict[str, Any] = {
     "processor": {"name": "image", "normalise": "given", "mean": [0.5], "std": [0.5]},
     "data": "arrays",
     "optim": {"lr": 3e-3, "schedule": "linear", "warmup_steps": 20, "ema_decay": 0.99},
-    "training": {"batch_size": 128, "steps": 1200},
-    "evaluation": {"every": 1200},
-    "checkpoints": {"every": 1200},
+    "training": {"batch_size": 64, "steps": 900},
+    "evaluation": {"every": 900},
+    "checkpoints": {"every": 900},
     "machine": MACHINE,
 }
 TAUGHT: dict[str, Any] = {
@@ -42,7 +42,7 @@ TAUGHT: dict[str, Any] = {
         "steps": 1,
     },
     "optim": {**BASE["optim"], "lr": 1e-3},
-    "training": {"batch_size": 128, "steps": 500},
+    "training": {"batch_size": 64, "steps": 450},
 }
 
 
