@@ -115,12 +115,12 @@ def test_random_games_end_by_the_rules() -> None:
 
 
 def test_matches_are_counted_for_the_first_player() -> None:
-    match = play_match(GAME, Rollouts(GAME, 40), RandomPlayer(GAME), 8)
-    assert match.count(1) == 8
-    assert match.count(1, began=True) == match.count(1, began=False) == 4
+    match = play_match(GAME, Rollouts(GAME, 30), RandomPlayer(GAME), 4)
+    assert match.count(1) == 4
+    assert match.count(1, began=True) == match.count(1, began=False) == 2
     assert match.score == 1.0
-    back = play_match(GAME, RandomPlayer(GAME), Rollouts(GAME, 40), 8)
-    assert back.count(-1) == 8
+    back = play_match(GAME, RandomPlayer(GAME), Rollouts(GAME, 30), 4)
+    assert back.count(-1) == 4
     players = [Searcher(GAME, thinks, 0), Searcher(GAME, nothing, 0)]
     opened = play_match(GAME, *players, 6, openings=3, seed=1)
     firsts = [moves[:3] for moves in opened.moves]

@@ -46,6 +46,7 @@ def test_captions_are_taken_away_by_the_sample(processor: CaptionedPictures) -> 
     assert TASK.inputs(short)["text"].shape[1] == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_picture_in_any_company(
     processor: CaptionedPictures, caplog: pytest.LogCaptureFixture
 ) -> None:
