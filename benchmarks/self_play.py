@@ -66,6 +66,10 @@ def main() -> None:
     for round_number in range(asked.rounds):
         for name, way in ways.items():
             found[name].append(way(round_number))
+            games, moves, wall, cpu = found[name][-1]
+            line = f"{name}: {games} games, {moves} moves, {wall:.1f} s, {cpu:.1f} CPU s\n"
+            sys.stdout.write(line)
+            sys.stdout.flush()
     _print(found)
     if asked.save:
         settings = {name: str(value) for name, value in vars(asked).items()}
@@ -195,11 +199,15 @@ def _print(found: dict[str, list[Played]]) -> None:
         for name, rounds in found.items()
     }
     first = next(iter(rates.values()))
-    sys.stdout.write(f"{'way':<40} games/s  games/CPU s  moves/CPU s  groundup is\n")
+    # Games differ in length by who plays them: of moves the ratio says more.
+    heading = ("games/s", "games/CPU s", "moves/CPU s", "by games", "by moves")
+    sys.stdout.write(f"{'way':<40}" + "".join(f"{word:>13}" for word in heading) + "\n")
     for name, (games, games_cpu, moves_cpu) in rates.items():
-        times = f"{first[1] / games_cpu:.1f} x"
+        by_games = f"{first[1] / games_cpu:.1f} x"
+        by_moves = f"{first[2] / moves_cpu:.1f} x"
         sys.stdout.write(
-            f"{name:<40} {games:7.2f} {games_cpu:12.2f} {moves_cpu:12.1f} {times:>12}\n"
+            f"{name:<40}{games:13.2f}{games_cpu:13.2f}{moves_cpu:13.1f}"
+            f"{by_games:>13}{by_moves:>13}\n"
         )
 
 

@@ -384,3 +384,10 @@ def test_the_reading_path_can_be_read_in_an_hour() -> None:
         imported = sorted(set(re.findall(r"^ *from (groundup\.\S+) import", text, re.MULTILINE)))
         print(f"{name}: {text.count(chr(10))} lines; imports {', '.join(imported) or 'nothing'}")
     assert total <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", ["docs/games.md", "docs/games.zh.md"])
+def test_the_recipe_of_connect_four_is_the_one_that_was_measured(page: str) -> None:
+    recipe = (ROOT / "recipes" / "games" / "connect_four.yaml").read_text(encoding="utf-8")
+    shown = blocks(ROOT / page, "yaml")[0]
+    assert shown == "".join(re.findall(r"^(?!#).*\n", recipe, re.MULTILINE))
