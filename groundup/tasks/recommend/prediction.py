@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+import torch.nn.functional as F
 from torch import nn
 
 from groundup.contracts.recommendation import NOBODY, Recommender
@@ -61,6 +62,7 @@ def recommend(
     )
     with evaluating(model):
         vectors = cast(Recommender, model).item_vectors().float().cpu()
+        directions = F.normalize(vectors, dim=-1)
     # What was learned is how far ratings are from their mean.
     mean = 0.0
     if task.objective == "ratings":
@@ -72,16 +74,18 @@ def recommend(
         if item:
             found.append(_rate(task, model, asked[n], item, processor))
             continue
+        own = [number for number in numbers[n].tolist() if number != NOBODY]
+        reasons = explain(directions, own, asked[n], processor, _REASONS)
         found.append(
             [
                 {
                     "item": processor.items[number - 1],
                     "title": processor.title(number),
                     "score": round(score + mean, 4),
-                    "because": explain(vectors, number, asked[n], processor, _REASONS),
+                    "because": because,
                 }
-                for number, score in zip(numbers[n].tolist(), scores[n].tolist(), strict=True)
-                if number != NOBODY
+                # Those that are no items are at the end.
+                for number, score, because in zip(own, scores[n].tolist(), reasons, strict=False)
             ]
         )
     return found

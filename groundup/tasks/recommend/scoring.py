@@ -131,15 +131,34 @@ def hide_seen(
 
 
 def explain(
-    vectors: Tensor, number: int, asked: UserHistory, processor: InteractionsProcessor, count: int
-) -> list[str]:
-    """Return what a user did that is nearest to an item: the titles of the items whose vectors,
-    among all (N + 1, C), have the greatest cosine with its own, the nearest first."""
+    directions: Tensor,
+    numbers: Sequence[int],
+    asked: UserHistory,
+    processor: InteractionsProcessor,
+    count: int,
+) -> list[list[str]]:
+    """Return for each item what a user did that is nearest to it: the titles of the items whose
+    vectors have the greatest cosine with its own, the nearest first.
+
+    Args:
+        directions: (N + 1, C), the vectors of all items at length 1: by products the popular would
+            be near to everything.
+        numbers: (K,) the items.
+        asked: The user.
+        processor: The run's.
+        count: How many titles each.
+    """
     history = torch.from_numpy(processor.item_numbers(asked.items))
-    if not len(history):
-        return []
-    # Not the product, by which the popular would be near to everything.
-    near = torch.nn.functional.cosine_similarity(vectors[history], vectors[number][None])
-    order = torch.argsort(near, descending=True, stable=True).tolist()
-    titles = dict.fromkeys(processor.title(int(history[n])) for n in order)
-    return list(titles)[:count]
+    near = directions[torch.tensor(numbers, dtype=torch.int64)] @ directions[history].T  # (K, T)
+    order = torch.argsort(near, dim=1, descending=True, stable=True).tolist()
+    names = [processor.title(number) for number in history.tolist()]
+    found = []
+    for places in order:
+        titles: dict[str, None] = {}
+        # The first few of a long history; two items may have one title.
+        for place in places:
+            titles[names[place]] = None
+            if len(titles) == count:
+                break
+        found.append(list(titles))
+    return found

@@ -33,7 +33,7 @@ from groundup.tasks.recommend.rows import (
     encode_examples,
     hide_items,
 )
-from groundup.tasks.recommend.scoring import model_scores, top_items
+from groundup.tasks.recommend.scoring import explain, model_scores, top_items
 from groundup.tasks.recommend.task import Recommend
 from groundup.tasks.recommend.transitions import Transitions, log_lifts
 
@@ -212,6 +212,20 @@ def test_coverage_popularity_and_intervals() -> None:
     assert mean_popularity(lists, np.array([0, 6, 2, 0, 0])) == pytest.approx((6 + 2 + 6) / 3 / 2)
     low, high = interval(np.array([0.0, 1.0] * 50), 0)
     assert 0.38 < low < 0.45 < 0.55 < high < 0.62
+
+
+def test_reasons_are_what_is_nearest_of_the_history() -> None:
+    processor = processor_of({"u": "abcdef"})
+    vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    asked = UserHistory("new", tuple("adec"))
+    found = explain(F.normalize(vectors, dim=-1), [2, 6], asked, processor, 3)
+    for number, titles in zip((2, 6), found, strict=True):
+        cosines = {
+            title: float(F.cosine_similarity(vectors[place], vectors[number], dim=0))
+            for place, title in ((1, "a"), (4, "d"), (5, "e"), (3, "c"))
+        }
+        assert titles == sorted(cosines, key=lambda title: -cosines[title])[:3]
+    assert explain(vectors, [2], UserHistory("new"), processor, 3) == [[]]
 
 
 # --------------------------------------------------------------------------------------- baselines
