@@ -14,7 +14,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "demo" / "recommend.yaml"
 
 
 def test_imports_beat_ease_and_popularity(tmp_path: Path) -> None:
-    changes = {"machine.threads": 1, "evaluation.every": 500}
+    changes = {"machine.threads": 1, "evaluation.every": 400}
     run = api.train(RECIPE, changes, runs=tmp_path)
     metrics = api.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]
     assert metrics["ndcg_at_10"] > metrics["baseline_ease_ndcg_at_10"]

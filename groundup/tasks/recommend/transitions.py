@@ -22,13 +22,13 @@ Numbers = NDArray[np.int64]
 MOST_ITEMS = 10_000
 """Matrices of all pairs of items are computed up to this many."""
 
-_DAMPING = 10.0
 _LATEST = 10  # items of a history that something follows
 _DECAY = 0.8
 # Of the lifts, chosen on items before the last of MovieLens-100k.
 _WITHIN = 10
-_BEFORE = 0.3
-_FLOOR = 0.1  # of popularity, in shares of 1: what never followed is not impossible
+_BEFORE = 0.5
+_DAMPING = 30.0
+_FLOOR = 0.3  # of popularity, in shares of 1: what never followed is not impossible
 
 
 class Transitions:
@@ -40,10 +40,16 @@ class Transitions:
         within: How many items after one count as following it; the k-th counts 1 / sqrt(k).
         before: What an item before one counts, next to one after it: what is chosen in one session
             belongs together, in whatever order.
+        damping: Added to how much followed an item: shares of rare items are small.
     """
 
     def __init__(
-        self, rows: Sequence[Numbers], items: int, within: int, before: float = 0.0
+        self,
+        rows: Sequence[Numbers],
+        items: int,
+        within: int,
+        before: float = 0.0,
+        damping: float = 10.0,
     ) -> None:
         found = np.zeros((items + 1, items + 1), np.float32)
         for further in range(1, within + 1):
@@ -57,7 +63,7 @@ class Transitions:
         if before:
             found += before * found.T
         # Shares, shrunk where little followed.
-        found /= found.sum(1, keepdims=True) + _DAMPING
+        found /= found.sum(1, keepdims=True) + damping
         self.shares = found
 
     def follow(self, histories: Sequence[Numbers]) -> Floats:
@@ -95,4 +101,4 @@ def log_lifts(histories: Sequence[Numbers], processor: InteractionsProcessor) ->
 def _transitions(processor: InteractionsProcessor) -> Transitions:
     # Once for a run: every validation asks for it.
     assert processor.rows is not None  # as the task has set them
-    return Transitions(processor.rows, len(processor.items), _WITHIN, _BEFORE)
+    return Transitions(processor.rows, len(processor.items), _WITHIN, _BEFORE, _DAMPING)

@@ -268,9 +268,9 @@ def test_what_followed_what_by_hand() -> None:
     assert shares[2, 1] == pytest.approx(1 / (1 + 1 + 10))
     lifts = log_lifts([np.array([1]), np.zeros(0, np.int64)], processor.with_rows(rows))
     usual = (2 + 0.5) / (5 + 4 * 0.5)  # b was chosen twice of five times
-    found = Transitions(rows, 3, 10, 0.3).follow([np.array([1])])[0]
+    found = Transitions(rows, 3, 10, 0.5, 30.0).follow([np.array([1])])[0]
     share = found[2] / found.sum()
-    assert lifts[0, 2] == pytest.approx(np.log((share + 0.1 * usual) / (1.1 * usual)), rel=1e-5)
+    assert lifts[0, 2] == pytest.approx(np.log((share + 0.3 * usual) / (1.3 * usual)), rel=1e-5)
     assert (lifts[1] == 0).all(), "of a user without a history nothing is known"
 
 
