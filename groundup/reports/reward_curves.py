@@ -20,6 +20,8 @@ MADE_BY_WEIGHTS = "examples made by the weights"
 
 # Of the groups that were asked for: with more, most answers teach nothing.
 _SILENT = 0.8
+# Rewards of steps that differ by less than this share of all that was learned.
+_SETTLED = 0.1
 # Shares of training steps at its end, over which noisy values are averaged.
 _END = 0.25
 
@@ -67,7 +69,8 @@ def find_rewards(record: RunRecord, curves: Curves) -> Diagnosis | None:
         return None
     step, best = max(points, key=lambda point: point[1])
     begin = _mean(trained[: max(1, round(len(trained) * _END))])
-    end = _mean(trained[-max(1, round(len(trained) * _END)) :])
+    last = trained[-max(1, round(len(trained) * _END)) :]
+    end = _mean(last)
     words = (
         f"The reward in training went from {number(begin)} to {number(end)}; on held-out prompts it"
         f" is {number(points[-1][1])} (highest: {number(best)} at step {number(step)})."
@@ -77,6 +80,11 @@ def find_rewards(record: RunRecord, curves: Curves) -> Diagnosis | None:
     share = _mean(silent[-max(1, round(len(silent) * _END)) :]) if silent else 0.0
     if share > _SILENT:
         words += f" Of the last groups {share:.0%} had equal rewards, and taught nothing."
+        # All answers to all prompts get nearly the same, and more than before: it is learned.
+        spread = max(value for _, value in last) - min(value for _, value in last)
+        if spread < _SETTLED * (end - begin) and points[-1][1] == best:
+            words += " Nearly every answer gets the same by now: fewer steps would have done."
+            return Diagnosis("fine", words, "")
         advice = (
             "prompts that are neither always right nor always wrong, a reward with more steps,"
             " task.draws: 3, or a larger task.group_size"

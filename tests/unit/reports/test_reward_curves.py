@@ -37,6 +37,14 @@ def rewarded(begin: float, end: float, silent: float, **shown: float) -> RunReco
     )
 
 
+def settled(begin: float, end: float, silent: float) -> RunRecord:
+    """A run whose reward has risen to where it stays."""
+    record = rewarded(begin, end, silent)
+    for row in record.train[STEPS // 2 :]:
+        row["reward"] = end
+    return record
+
+
 def found_in(record: RunRecord) -> Diagnosis | None:
     curves = read_curves(record)
     assert curves is not None
@@ -49,6 +57,11 @@ def found_in(record: RunRecord) -> Diagnosis | None:
         (rewarded(0.1, 0.7, 0.3), "fine", "it is 0.700 (highest: 0.700 at step 40)"),
         (rewarded(0.5, 0.2, 0.3), "no better than a baseline", "It did not rise."),
         (rewarded(0.0, 0.01, 0.95), "no signal", "Of the last groups 95% had equal rewards"),
+        (
+            settled(0.2, 1.2, 0.95),
+            "fine",
+            "95% had equal rewards, and taught nothing. Nearly every",
+        ),
     ],
 )
 def test_what_is_said_of_rewards(record: RunRecord, verdict: str, said: str) -> None:
