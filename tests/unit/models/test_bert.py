@@ -139,9 +139,9 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
     assert torch.equal(whole, parts)
     assert metrics["loss"] == pytest.approx(same["loss"], rel=1e-6)
     trainer = groundup.trainer(recipe, {"name": "seeded", "seed": 5}, runs=tmp_path / "runs")
-    held_out = trainer._held_out.restart("validation", 0)
+    held_out = trainer._held_out.batches("validation", 0)
     plain = groundup.trainer(recipe, {"name": "plain"}, runs=tmp_path / "runs")
-    other = plain._held_out.restart("validation", 0)
+    other = plain._held_out.batches("validation", 0)
     assert torch.equal(next(held_out)["tokens"], next(other)["tokens"])
 
 
