@@ -145,7 +145,9 @@ def launch(
     ] = 3,
     runs: RunsFolder = Path("runs"),
 ) -> None:
-    """Train recipes on several processes, with the same results as on one."""
+    """Train recipes on several processes or machines.
+
+    Losses are those of one process; what fails is named, and started again."""
     from groundup import api
     from groundup.cli.arguments import read_arguments
     from groundup.parallel.launch import launch as start

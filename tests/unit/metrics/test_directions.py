@@ -48,7 +48,7 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
         ),
         (1.0, 2.0),
     )
-    sums |= dict.fromkeys(("answers", "tokens", "reward", "ended", "surprise"), (1.0, 1.0))
+    sums |= dict.fromkeys(("answers", "tokens", "reward", "ended", "surprise", "asked"), (1.0, 1.0))
     sums |= dict.fromkeys(
         ("accuracy", "ranking", "good", "divergence", "best", *REWARDS), (1.0, 1.0)
     )
