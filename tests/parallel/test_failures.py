@@ -117,7 +117,9 @@ def test_an_error_on_one_process_is_told_by_all(tmp_path: Path) -> None:
         own,
     ), own
     assert re.search(r"rank 1 \(.*\) ended \(pictures.csv line 7: has no label. Add one\)", other)
-    assert re.search(r"groundup launch: rank 1 .* ended with exit code 3 at", done.stderr)
+    # Which of the two the launcher sees first is chance.
+    last = r"groundup launch: rank (1 .* ended with exit code 3|0 .* ended with exit code 6) at"
+    assert re.search(last, done.stderr)
 
 
 def test_a_stop_that_is_asked_for_saves_once(tmp_path: Path) -> None:
