@@ -98,10 +98,10 @@ def launch(
 def _in_words(error: ChildFailedError) -> TrainingError | Interrupted:
     """Return what ended a launched run, named by the process that ended first."""
     failures: dict[int, ProcessFailure] = error.failures
-    # Whoever waited for another in vain ends with this code, and may be seen to end first.
-    waited = TrainingError.exit_code
+    # Whoever waited for another in vain, or was ended by the agent, may be seen to end first.
+    followed = (TrainingError.exit_code, -signal.SIGTERM)
     rank, first = min(
-        failures.items(), key=lambda each: (each[1].exitcode == waited, each[1].timestamp)
+        failures.items(), key=lambda each: (each[1].exitcode in followed, each[1].timestamp)
     )
     if all(failure.exitcode == _INTERRUPTED for failure in failures.values()):
         return Interrupted("groundup launch", "stopped; everything is saved", "Start it again")
