@@ -13,7 +13,7 @@ from torch.distributed.distributed_c10d import Store
 
 from groundup.core.errors import GroundupError, TrainingError
 
-__all__ = ["Absences", "Member"]
+__all__ = ["Absences", "Member", "first_line"]
 
 # Long enough for every process that is well to notice and to leave word.
 _NOTICE_S = 3.0
@@ -73,9 +73,8 @@ class Absences:
             yield
         # PyTorch's backends raise it, with words of their own, for everything that goes wrong.
         except RuntimeError as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
             absent = self._find_absent(f"{place}, {what}")
-            problem = f"failed while {what} ({first})"
+            problem = f"failed while {what} ({first_line(error)})"
             if absent:
                 problem = f"{'; '.join(absent)} while {what}"
             raise TrainingError(
@@ -100,7 +99,7 @@ class Absences:
 
     def has_failed(self, rank: int) -> bool:
         """Return whether a process has left word that it ends."""
-        return "failure" in self._words().get(rank, {})
+        return "failure" in (self._word_of(rank) or {})
 
     def _find_absent(self, place: str) -> list[str]:
         """Return what is known of each process that has left no word of having waited in vain."""
@@ -130,6 +129,18 @@ class Absences:
         words: dict[int, dict[str, Any]] = {}
         with contextlib.suppress(RuntimeError):
             for rank in range(self._size):
-                if self._store.check([f"word/{rank}"]):
-                    words[rank] = json.loads(self._store.get(f"word/{rank}"))
+                if word := self._word_of(rank):
+                    words[rank] = word
         return words
+
+    def _word_of(self, rank: int) -> dict[str, Any] | None:
+        key = f"word/{rank}"
+        if not self._store.check([key]):
+            return None
+        word: dict[str, Any] = json.loads(self._store.get(key))
+        return word
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -18,6 +18,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from groundup.core.errors import Interrupted, TrainingError
+from groundup.parallel.failures import first_line
 
 __all__ = ["launch"]
 
@@ -86,10 +87,9 @@ def launch(
     except ChildFailedError as error:
         raise _in_words(error) from error
     except (RendezvousError, ConnectionError, OSError, TimeoutError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise TrainingError(
             f"groundup launch: {endpoint}",
-            f"the machines did not find each other there ({first})",
+            f"the machines did not find each other there ({first_line(error)})",
             "Check that the address is one of theirs, that its port is free and open, and that"
             f" {machines} of them were started",
         ) from error

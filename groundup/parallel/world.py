@@ -23,10 +23,10 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from groundup.core.errors import TrainingError
-from groundup.parallel.failures import Absences, Member
+from groundup.parallel.failures import Absences, Member, first_line
 from groundup.parallel.gradients import GradientsInOrder, OwnGradients, SummedGradients
 
-__all__ = ["ALONE", "World", "is_launched", "join"]
+__all__ = ["ALONE", "World", "join"]
 
 T = TypeVar("T")
 _POLL_S = 0.02
@@ -46,7 +46,7 @@ class World:
         store: What the processes were introduced by.
 
     Attributes:
-        place: What this process is doing, for errors: ``step 12, samples up to 192``.
+        place: What this process is doing, for errors: ``step 12, samples from 192``.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ ALONE = World()
 _joined: list[World] = []
 
 
-def is_launched() -> bool:
+def _is_launched() -> bool:
     """Whether ``torchrun`` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
@@ -209,30 +209,32 @@ def join(timeout_s: float, device: str) -> World:
 
     Args:
         timeout_s: How long to wait for an answer before somebody counts as absent.
-        device: ``cpu`` or ``cuda``: what tensors will be exchanged from.
+        device: Of the recipe: ``cpu``, ``cuda`` or ``auto``; tensors are exchanged from there.
 
     Raises:
         TrainingError: If they do not find each other.
     """
-    if not is_launched():
+    if not _is_launched():
         return ALONE
     if _joined:
         return _joined[0]
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     timeout = timedelta(seconds=timeout_s)
-    if device == "cuda":
+    # Before the recipe is settled: each process of a machine has a GPU of its own.
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         found, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         # A restart has names of its own, as the store may be the one of before.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
-        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"process {rank} of {size} on {platform.node()}",
-            f"did not find the others at {where} within {timeout_s:g} s ({_first_line(error)})",
+            f"did not find the others at {where} within {timeout_s:g} s ({first_line(error)})",
             "Check that every machine is started and reaches that address",
         ) from error
     own = Member(rank, platform.node(), os.getpid())
@@ -245,7 +247,3 @@ def join(timeout_s: float, device: str) -> World:
     # At the end of the program, not of a run: a second one would have to meet again.
     atexit.register(dist.destroy_process_group)
     return world
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
