@@ -207,8 +207,9 @@ def _finish(run: Run, begun: list[Trainer], world: World) -> Run:
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")
         return run
+    world.arrange(run.recipe.parallel)
     settled = build.open_run(world, lambda: build.freeze(run, world), run.folder)
-    trainer = world.in_turn(lambda: build.build_trainer(settled, world), "the run is built")
+    trainer = build.build_trainer(settled, world)
     begun.append(trainer)
     try:
         if not trainer.resume():

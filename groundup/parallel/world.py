@@ -12,19 +12,22 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from groundup.core.errors import TrainingError
 from groundup.parallel.failures import Absences, Member, first_line
 from groundup.parallel.gradients import GradientsInOrder, OwnGradients, SummedGradients
+from groundup.parallel.layout import Layout, connect, settle
+from groundup.recipe.sections import Parallel
 
 __all__ = ["ALONE", "World", "join"]
 
@@ -44,8 +47,11 @@ class World:
         local_size: How many of them are on this machine.
         absences: Names who does not answer; None for one process alone.
         store: What the processes were introduced by.
+        device: ``cpu`` or ``cuda``, from which tensors are exchanged.
+        timeout: How long to wait for an answer.
 
     Attributes:
+        layout: How the work is laid out; until the recipe is read, as for one process.
         place: What this process is doing, for errors: ``step 12, samples from 192``.
     """
 
@@ -56,19 +62,49 @@ class World:
         local_size: int = 1,
         absences: Absences | None = None,
         store: Store | None = None,
+        device: str = "cpu",
+        timeout: timedelta = timedelta(seconds=600),
     ) -> None:
         self.rank = rank
         self.size = size
         self.local_size = local_size
         self.place = "the start"
+        self.layout = Layout()
         self._absences = absences
         self._store = store
+        self._device = device
+        self._timeout = timeout
         self._waits = 0
+        # A group of processes is made once, however many runs a program trains.
+        self._connected: dict[tuple[int, ...], Layout] = {}
+
+    def arrange(self, parallel: Parallel) -> None:
+        """Lay the work of a run out over the processes, all of which call this.
+
+        Raises:
+            RecipeError: If it cannot be laid out over so many.
+        """
+        settled = settle(parallel, self.size, self.rank)
+        key = tuple(settled.sizes.values())
+        if key not in self._connected:
+            with self._naming("processes are grouped") if self.size > 1 else nullcontext():
+                self._connected[key] = connect(settled, self._device, self._timeout)
+        self.layout = self._connected[key]
 
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of every batch this process computes."""
+        return self.layout.data_rank
+
+    @property
+    def data_size(self) -> int:
+        """Into how many parts a batch is divided."""
+        return self.layout.data_size
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in the order of their numbers: whatever JSON can say.
@@ -92,20 +128,27 @@ class World:
             for row, length in zip(found, lengths, strict=True)
         ]
 
+    def gather_parts(self, value: Any, what: str) -> list[Any]:
+        """Return what is said of each part of a batch, in order: once, however many processes share
+        its samples. All of them give what they have."""
+        found = self.gather(value, what)
+        return [found[rank] for rank in self.layout.reporting_ranks]
+
     def gather_tensors(self, values: Tensor, what: str) -> Tensor:
-        """Return (size, ...) what each process gives; all are of one shape."""
-        return values[None] if self.size == 1 else self._gather(values, what)
+        """Return (copies, ...) what each copy of the parameters gives; all are of one shape."""
+        copies = self.layout.copies_size
+        return values[None] if copies == 1 else self._gather(values, what, self.layout.copies)
 
     def add_up(self, values: Tensor, what: str) -> None:
-        """Replace a tensor by the sum of those of all processes."""
-        if self.size > 1:
+        """Replace a tensor by the sum of those of all copies of the parameters."""
+        if self.layout.copies_size > 1:
             with self._naming(what):
-                dist.all_reduce(values)
+                dist.all_reduce(values, group=self.layout.copies)
 
-    def _gather(self, values: Tensor, what: str) -> Tensor:
-        found = values.new_empty((self.size, *values.shape))
+    def _gather(self, values: Tensor, what: str, group: ProcessGroup | None = None) -> Tensor:
+        found = values.new_empty((dist.get_world_size(group), *values.shape))
         with self._naming(what):
-            dist.all_gather(list(found.unbind()), values.contiguous())
+            dist.all_gather(list(found.unbind()), values.contiguous(), group=group)
         return found
 
     def first(self, action: Callable[[], T], what: str) -> T | None:
@@ -148,11 +191,12 @@ class World:
     def gradients(
         self, parameters: Sequence[nn.Parameter], *, exact: bool
     ) -> OwnGradients | SummedGradients | GradientsInOrder:
-        """Return what adds up the gradients of these parameters, with ``exact`` in the order of the
-        samples."""
+        """Return what adds up the gradients of these parameters over their copies, with ``exact``
+        in the order of the samples."""
         if exact:
             return GradientsInOrder(parameters, self.gather_tensors)
-        return SummedGradients(parameters, self.add_up) if self.size > 1 else OwnGradients()
+        alone = self.layout.copies_size == 1
+        return OwnGradients() if alone else SummedGradients(parameters, self.add_up)
 
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something.
@@ -240,7 +284,8 @@ def join(timeout_s: float, device: str) -> World:
     own = Member(rank, platform.node(), os.getpid())
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     absences = Absences(store, own, size)
-    world = World(rank, size, local_size, absences, store)
+    kind = "cuda" if on_gpu else "cpu"
+    world = World(rank, size, local_size, absences, store, kind, timeout)
     introduced = world.gather([own.rank, own.host, own.process], "introductions")
     absences.members = [Member(*each) for each in introduced]
     _joined.append(world)

@@ -326,9 +326,15 @@ class Parallel(Settings):
 
     replicate: Count | Auto = setting(
         "auto",
-        "Copies of the model, each of which computes a part of every batch; auto: as many as there"
-        " are processes",
+        "Copies of the model, each of which computes a part of every batch; auto: as many as the"
+        " other axes leave processes for",
     )
+    shard: Count = setting(
+        1, "Processes that share a copy: each holds a part of every parameter and its state"
+    )
+    tensor: Count = setting(1, "Processes that share the matrices of each layer")
+    pipeline: Count = setting(1, "Processes that share the layers, each with a stage of them")
+    context: Count = setting(1, "Processes that share the tokens of each text")
     exact: bool = setting(
         False,
         "Add gradients up in the order of the samples, so that the weights are the same bit for bit"

@@ -152,8 +152,8 @@ class Sums:
             self._add(name, value.item(), 1.0)
 
     def add_up(self, world: Processes) -> None:
-        """Add what the other processes have summed."""
-        gathered = world.gather(self.values, "losses are added up")
+        """Add what was summed of the other parts of the batch."""
+        gathered = world.gather_parts(self.values, "losses are added up")
         self.values = {}
         for values in gathered:
             for name, (total, count) in values.items():
@@ -190,7 +190,7 @@ class Accumulation:
     ) -> None:
         self._name = objective.name
         self._world = world
-        self._number = number * world.size
+        self._number = number * world.data_size
         self.sums = Sums()
         first = take()
         # One at a time: where nothing has to be counted first, a single micro-batch is in memory.
@@ -205,7 +205,7 @@ class Accumulation:
             for batch in collected:
                 for name, count in (objective.counts(batch) or {}).items():
                     self._counts[name] = self._counts.get(name, 0.0) + count
-            counted = world.gather(self._counts, "targets are counted")
+            counted = world.gather_parts(self._counts, "targets are counted")
             self._counts = {name: sum(each[name] for each in counted) for name in self._counts}
             rest = iter(collected)
         self.batches: Iterator[Batch] = chain([first], rest)
@@ -290,11 +290,11 @@ def count_micro_batches(recipe: Recipe, world: Processes) -> int:
         TrainingError: If they would change the loss.
     """
     number = recipe.training.batch_size // recipe.machine.settled_micro_batch_size
-    if world.size > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
+    if world.data_size > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
         raise TrainingError(
             "recipe.parallel.replicate",
             f"the loss of task {recipe.task.registered_name!r} with this model is no sum over"
-            f" examples, so to share a batch between {world.size} processes would change it",
+            f" examples, so to share a batch between {world.data_size} processes would change it",
             "Start it on one, or take a model without batch norm",
         )
     # Batch norm, for one, makes the loss of an example depend on the others of its micro-batch.
@@ -305,7 +305,7 @@ def count_micro_batches(recipe: Recipe, world: Processes) -> int:
             " examples, so micro-batches would change it",
             "Set micro_batch_size to training.batch_size",
         )
-    return number // world.size
+    return number // world.data_size
 
 
 def non_finite(

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,9 @@ from groundup.contracts.models import PredictsOutputs, context_length_of
 from groundup.core.errors import RecipeError
 from groundup.core.storage import Storage
 from groundup.machine import devices
+from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
+from groundup.parallel.wrap import lay_out
 from groundup.recipe.recipe import Recipe, dump_recipe
 from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
@@ -144,20 +147,13 @@ def _share_batch(run: Run, world: World) -> tuple[Machine, int]:
     """Return the machine's section for so many processes, and how many samples of a batch each of
     them has."""
     recipe = run.recipe
-    wanted = recipe.parallel.replicate
-    # Not quietly as many as there are: the recipe may count on its replicas elsewhere.
-    if wanted not in ("auto", world.size):
-        raise RecipeError(
-            "recipe.parallel.replicate",
-            f"is {wanted}, but there are {world.size} processes",
-            f"Start {wanted} with groundup launch --nproc {wanted}, or set replicate: auto",
-        )
-    share, left = divmod(recipe.training.batch_size, world.size)
+    parts = settle(recipe.parallel, world.size).data_size
+    share, left = divmod(recipe.training.batch_size, parts)
     if left:
         raise RecipeError(
             "recipe.training.batch_size",
-            f"{recipe.training.batch_size} samples cannot be shared by {world.size} processes",
-            f"Choose a multiple of {world.size}, or start another number of processes",
+            f"{recipe.training.batch_size} samples cannot be shared by {parts} processes",
+            f"Choose a multiple of {parts}, or start another number of processes",
         )
     machine = recipe.machine
     part = machine.micro_batch_size
@@ -167,7 +163,7 @@ def _share_batch(run: Run, world: World) -> tuple[Machine, int]:
     if asked.get("micro_batch_size", "auto") != "auto":
         raise RecipeError(
             "recipe.machine.micro_batch_size",
-            f"{part} does not divide the {share} samples of a batch that each of {world.size}"
+            f"{part} does not divide the {share} samples of a batch that each of {parts}"
             " processes has",
             f"Choose a divisor of {share}, or start another number of processes",
         )
@@ -199,9 +195,16 @@ def assemble(run: Run, device: torch.device, world: World = ALONE) -> Components
 
 def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     """Return what trains a run whose recipe is settled, shown on the terminal and written to
-    TensorBoard's files by the first process."""
-    parts = assemble(run, devices.prepare(run.recipe.machine), world)
-    trainer = Trainer(run, parts)
+    TensorBoard's files by the first process.
+
+    All processes call it at the same time, arranged as the recipe says.
+    """
+    device = devices.prepare(run.recipe.machine)
+    # In turn, because the first one leaves files that the others find: a corpus, say. Between the
+    # two all are needed at once, to divide the model.
+    parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
+    parts = replace(parts, model=lay_out(parts.model, world.layout))
+    trainer = world.in_turn(lambda: Trainer(run, parts), "the data is opened")
     if world.is_first:
         trainer.observe = partial(_observe, trainer)
     return trainer

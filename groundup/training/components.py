@@ -68,13 +68,23 @@ class Processes(Protocol):
     All call the same methods in the same order. Errors name whoever does not answer.
     """
 
-    rank: int
     size: int
     place: str
     """What this process is doing, for errors."""
 
+    @property
+    def data_rank(self) -> int:
+        """Which part of every batch this process computes; others may compute it with it."""
+
+    @property
+    def data_size(self) -> int:
+        """Into how many parts a batch is divided."""
+
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in their order: whatever JSON can say."""
+
+    def gather_parts(self, value: Any, what: str) -> list[Any]:
+        """Return what is said of each part of a batch, once, whoever computes it together."""
 
     def first(self, action: Callable[[], Any], what: str) -> Any:
         """Let the first process do something, and wait for it; the others get None."""
@@ -154,7 +164,7 @@ def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = Fals
         views=views,
     )
     if not alone:
-        context = replace(context, rank=parts.world.rank, world=parts.world.size)
+        context = replace(context, rank=parts.world.data_rank, world=parts.world.data_size)
     return parts.source.open(context)
 
 
@@ -226,7 +236,8 @@ class HeldOut:
         refill(stream, self._parts.model, step, machine)
         number = samples
         if samples is not None:
-            number = -(-samples // (self._parts.world.size * machine.settled_micro_batch_size))
+            per_round = self._parts.world.data_size * machine.settled_micro_batch_size
+            number = -(-samples // per_round)
         # Of the last ones some are empty: all processes get as many.
         yield from filter(None, islice(stream, number))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundup.core.errors import RunError
+from groundup.parallel.layout import AXES
 from groundup.recipe.recipe import Recipe, as_dict
 from groundup.recipe.sections import Optim
 from groundup.runs.data_fingerprint import check_data
@@ -17,7 +18,7 @@ __all__ = ["CHANGEABLE", "go_on_as"]
 _LENGTHS = ("training.steps", "training.epochs", "training.samples")
 _PLACES = ("data.path", "data.validation", "data.test", "data.dataset")
 _BASELINES = "evaluation.baselines"
-_PARALLEL = ("parallel.replicate", "parallel.timeout_s")
+_PARALLEL = tuple(f"parallel.{axis}" for axis in (*AXES, "timeout_s"))
 CHANGEABLE = (*_LENGTHS, *_PLACES, _BASELINES, *_PARALLEL)
 """What may be another value when a run goes on: how long it is, where its data is, what it is
 compared with, and how many processes train it."""

@@ -235,9 +235,9 @@ class Trainer:
             accumulated = Accumulation(self.objective, self._next_batch, number, self.world)
             for batch in accumulated.batches:
                 # Keyed, so that a resumed run drops what the uninterrupted one would have dropped.
-                first = self.samples_seen + self.world.rank * part
+                first = self.samples_seen + self.world.data_rank * part
                 reseed(self.recipe.seed, "dropout", self.step, first)
-                self.samples_seen += self.world.size * part
+                self.samples_seen += self.world.data_size * part
                 with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs, next to a teacher's where there is one.
                     outputs = self.objective.forward(self.model, batch)
@@ -322,7 +322,7 @@ class Trainer:
         finally:
             self.model.train()
         if byte_count:
-            sums.values["bytes"] = (byte_count, 1.0 / self.world.size)
+            sums.values["bytes"] = (byte_count, 1.0 / self.world.data_size)
         sums.add_up(self.world)
         return self.task.summarise(sums.values) | self.sampler.measure(split, samples)
 

@@ -140,7 +140,7 @@ def test_a_stop_that_is_asked_for_saves_once(tmp_path: Path) -> None:
             {"training": {"batch_size": 15, "steps": 4}, "machine": {}},
             "15 samples cannot be shared by 2 processes",
         ),
-        ({"parallel": {"replicate": 4}}, "is 4, but there are 2 processes"),
+        ({"parallel": {"replicate": 4}}, "asks for 4 processes (replicate 4), but there are 2"),
         ({"machine": {"micro_batch_size": 16}}, "16 does not divide the 8 samples of a batch"),
         (
             {"model": {"name": "cnn", "channels": [4], "batch_norm": True}, "machine": {}},
