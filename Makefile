@@ -8,12 +8,13 @@ PEERS := $(VENV)/.peers
 # program would compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart setup test fast lint learn bench gpu-check docs clean
+.PHONY: help quickstart setup test fast lint learn bench gpu-check docs schedulers clean
 help:
 	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, evaluate it (four to ten minutes after the set-up)"
 	@echo "setup       make the environment"
 	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
 	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"
+	@echo "schedulers  install what job files are checked against, in an environment of its own"
 	@echo "gpu-check   try everything on a GPU in at most eight minutes; sets nothing up and needs no network"
 
 setup: $(READY)
@@ -48,6 +49,11 @@ learn: setup
 docs: setup
 	$(BIN)/pytest tests/test_docs.py
 
+# Their packages need other versions of what groundup needs.
+schedulers:
+	$(PYTHON) -m venv .schedulers
+	.schedulers/bin/pip install --quiet skypilot==0.14.1 kubernetes-validate==1.37.0 kubeflow-training==1.9.4
+
 bench: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	$(BIN)/python benchmarks/train_step.py
@@ -59,4 +65,4 @@ gpu-check:
 	$(PYTHON) scripts/gpu_check.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .schedulers .pytest_cache .mypy_cache .ruff_cache

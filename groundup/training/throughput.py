@@ -170,8 +170,12 @@ class StopRequest:
         return self
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:  # the second one: whoever sends it does not want to wait
+        # Whoever types it again does not want to wait. A second SIGTERM says nothing new: a
+        # scheduler sends one to every process, and the launcher passes its own on.
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.requested:
+            return
         self.requested = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
     def __exit__(
