@@ -16,7 +16,7 @@ from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Document, Split
-from groundup.data.cleaning.duplicates import run_hashes, words_of
+from groundup.data.cleaning.minhash import run_hashes, words_of
 from groundup.data.sources.python_source import (
     LICENCE,
     SourceDocument,

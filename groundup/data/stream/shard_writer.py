@@ -6,7 +6,6 @@ A folder is written under another name and renamed, so it exists if and only if 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError
 from groundup.core.values import Conversation, Document, TokenSequence
 from groundup.data.stream.shards import FORMAT, ShardFile, Shards
+from groundup.data.stream.working_folder import open_working_folder
 
 __all__ = ["prepare_shards"]
 
@@ -36,7 +36,6 @@ _BATCH_CHARACTERS = 1_000_000
 _BATCH_EXAMPLES = 20_000
 _SHARD_BYTES = 256 * 2**20
 _IN_FLIGHT = 3  # batches that are tokenized while earlier ones are written and later ones are read
-_STALE_S = 60.0  # a folder younger than this may be one whose lock is about to be taken
 _log = logging.getLogger("groundup")
 
 
@@ -183,15 +182,9 @@ def prepare_shards(
                 folder,
             )
             return shards
-    _remove_abandoned(folder)
     begin = time.perf_counter()
-    # a name that no other process has, next to the real one: renaming then never copies
-    own = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.partial"
     try:
-        own.mkdir(parents=True)
-        with (own / "lock").open("wb") as lock:
-            # released by the system if this process is killed: then the folder may be removed
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with open_working_folder(folder) as own:
             _write_shards(own, examples, encode, shard_bytes)
             (own / "lock").unlink()
             shards = _publish(own, folder)
@@ -201,8 +194,6 @@ def prepare_shards(
             f"tokens could not be prepared: {error.strerror or error}",
             "Free some space, fix the file, or choose another cache folder",
         ) from error
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
     seconds = time.perf_counter() - begin
     _log.info(
         "Made %s tokens of %s documents in %.1f s: %s",
@@ -298,17 +289,3 @@ def _publish(own: Path, folder: Path) -> Shards:
                 folder.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
     raise OSError(f"{folder} is in use")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Delete what processes that were killed left behind: unfinished folders whose lock nobody
-    holds."""
-    for partial in folder.parent.glob(f".{folder.name}.*.partial"):
-        try:
-            with (partial / "lock").open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # between making a folder and locking it a moment passes: young ones are left alone
-                if time.time() - partial.stat().st_mtime > _STALE_S:
-                    shutil.rmtree(partial, ignore_errors=True)
-        except OSError:
-            continue

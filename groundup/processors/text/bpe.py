@@ -19,6 +19,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.processors.text.special_tokens import END_OF_TEXT, SPECIAL_TOKENS
+from groundup.processors.text.text_sample import TextSample
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_files import EncoderTokens
 
@@ -52,6 +53,12 @@ class BPEConfig(ProcessorConfig):
         " space before it; bytes count as then.",
     )
 
+    sample_mb: int = setting(
+        100,
+        "Megabytes of text that the tokens are learned from at most; of more text, pieces that are"
+        " drawn evenly from all of it",
+        ge=1,
+    )
     encoder: bool = setting(
         False,
         "Reserve [CLS], [SEP], [PAD] and [MASK], for a model that sees the whole text: it reads"
@@ -94,13 +101,14 @@ class BPEConfig(ProcessorConfig):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
+        # All texts of a large corpus would take hours, and the memory of all words in it.
+        sample = TextSample(texts(), self.sample_mb * 1_000_000)
         # The trainer would learn nothing from empty texts, and say so nowhere.
-        first = next((text for text in texts() if text), None)
-        if first is None:
+        if not sample.bytes_kept:
             raise DataError(
                 "recipe.processor", "the training texts are empty", "Check the data section"
             )
-        tokenizer.train_from_iterator(texts(), trainer)
+        tokenizer.train_from_iterator(iter(sample), trainer)
         if self.encoder:
             # Other libraries put these around texts; here the tasks do.
             tokenizer.post_processor = _framing(tokenizer)

@@ -5,22 +5,28 @@ from __future__ import annotations
 
 import json
 import pydoc_data.topics
+import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from one_by_one_duplicates import OneByOne
 
 from groundup.core.settings import validate
 from groundup.core.values import Document
-from groundup.data.cleaning.cleaning import Cleaning, clean, repetition
-from groundup.data.cleaning.duplicates import NearDuplicates, words_of
+from groundup.data.cleaning import equal_keys, survey
+from groundup.data.cleaning.cleaning import Cleaning, text_digest
+from groundup.data.cleaning.decisions import Decisions
+from groundup.data.cleaning.equal_keys import sort_by_key, split_equal
+from groundup.data.cleaning.facts import FactsWriter
+from groundup.data.cleaning.minhash import PERMUTATIONS, choose_bands, signatures_of, words_of
+from groundup.data.cleaning.repetition import repetition
 from groundup.data.sources.text import TextSource
 from groundup.data.splitting.hash_split import UnionFind, split_of
 
 TOPICS = [text for _, text in sorted(pydoc_data.topics.topics.items()) if len(text) > 2000]
-
-
-def documents(*texts: str) -> list[Document]:
-    return [Document(f"d{n}", text) for n, text in enumerate(texts)]
 
 
 def nearly(text: str) -> str:
@@ -28,48 +34,164 @@ def nearly(text: str) -> str:
     return " ".join([*words[:40], "altered", *words[41:]])
 
 
-def test_every_removal_is_counted_with_an_example() -> None:
+def clean(folder: Path, texts: list[str], settings: Cleaning) -> tuple[list[str], dict[str, Any]]:
+    """What cleaning keeps of the texts, and its report."""
+    folder.mkdir(exist_ok=True)
+    path = corpus(folder, texts)
+    source = TextSource(path=path, cleaning=settings, fraction=0.0)
+    kept = [document.text for document in source.examples("train", folder)]
+    return kept, source.card(folder)["cleaning"]
+
+
+def groups_of(folder: Path, texts: list[str], settings: Cleaning) -> list[str]:
+    """What each text is drawn by."""
+    with FactsWriter(folder, settings) as writer:
+        for number, text in enumerate(texts):
+            writer.add("train", Document(str(number), text))
+    return [group for _, part in Decisions(folder, settings).groups() for group in part]
+
+
+def test_every_removal_is_counted_with_an_example(tmp_path: Path) -> None:
     settings = Cleaning(
         min_characters=5, max_characters=3000, max_repetition=0.3, near_duplicates="keep"
     )
     fine = TOPICS[0][:2500]
-    cleaned = clean(
-        documents(
-            fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"
-        ),
-        settings,
-    )
-    assert [document.text for document in cleaned] == [fine, "bell \u00e9t\u00e9"]
-    report = cleaned.report
-    assert report.removed == {"too_short": 1, "too_long": 1, "repetitive": 1, "exact_duplicate": 1}
-    assert (report.documents, report.kept, report.changed) == (6, 2, 1)
-    assert report.kept + sum(report.removed.values()) == report.documents
-    assert report.examples["too_short"] == [{"name": "d1", "origin": "", "beginning": "hi"}]
-    json.dumps(report.as_dict())
+    texts = [fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"]
+    kept, report = clean(tmp_path, texts, settings)
+    assert kept == [fine, "bell \u00e9t\u00e9"]
+    assert report["removed"] == {
+        "too_short": 1,
+        "too_long": 1,
+        "repetitive": 1,
+        "exact_duplicate": 1,
+    }
+    assert (report["documents"], report["kept"], report["changed"]) == (6, 2, 1)
+    assert report["kept"] + sum(report["removed"].values()) == report["documents"]
+    assert report["characters"] == sum(map(len, texts))
+    assert report["kept_characters"] == sum(map(len, kept))
+    names = {
+        reason: [each["name"] for each in shown] for reason, shown in report["examples"].items()
+    }
+    assert names == {
+        "too_short": ["corpus.jsonl:2"],
+        "too_long": ["corpus.jsonl:3"],
+        "repetitive": ["corpus.jsonl:4"],
+        "exact_duplicate": ["corpus.jsonl:5"],
+    }
+    assert report["examples"]["exact_duplicate"][0]["beginning"] == fine[:120]
 
 
-def test_near_duplicates_are_dropped_after_the_first() -> None:
-    cleaned = clean(
-        documents(TOPICS[0], TOPICS[1], nearly(TOPICS[0])), Cleaning(near_duplicates="drop")
-    )
-    assert [document.name for document in cleaned] == ["d0", "d1"]
-    assert cleaned.report.removed == {"near_duplicate": 1}
+def test_near_duplicates_are_dropped_after_the_first(tmp_path: Path) -> None:
+    texts = [TOPICS[0], TOPICS[1], nearly(TOPICS[0])]
+    kept, report = clean(tmp_path, texts, Cleaning(near_duplicates="drop"))
+    assert kept == TOPICS[:2]
+    assert report["removed"] == {"near_duplicate": 1}
+    assert [each["name"] for each in report["examples"]["near_duplicate"]] == ["corpus.jsonl:3"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_groups_do_not_depend_on_the_order(order: tuple[int, ...]) -> None:
-    four = documents(TOPICS[0], nearly(TOPICS[0]), TOPICS[1], TOPICS[0])
-    cleaned = clean([four[n] for n in order], Cleaning(drop_exact_duplicates=False))
-    assert len(list(cleaned)) == 4
-    assert [cleaned.group_of(f"d{n}") for n in range(4)] == ["d0", "d0", "d2", "d0"]
-    assert (cleaned.report.near_duplicate_groups, cleaned.report.near_duplicates_grouped) == (1, 3)
+def test_groups_do_not_depend_on_the_order(order: tuple[int, ...], tmp_path: Path) -> None:
+    texts = [TOPICS[0], nearly(TOPICS[0]), TOPICS[1], TOPICS[0]]
+    settings = Cleaning(drop_exact_duplicates=False)
+    found = groups_of(tmp_path, [texts[n] for n in order], settings)
+    label = min(text_digest(texts[0]), text_digest(texts[1]))
+    by_text = {order[place]: group for place, group in enumerate(found)}
+    assert by_text == {0: label, 1: label, 2: text_digest(texts[2]), 3: label}
+    _, report = clean(tmp_path / "card", [texts[n] for n in order], settings)
+    assert (report["near_duplicate_groups"], report["near_duplicates_grouped"]) == (1, 3)
+
+
+def real_texts() -> list[str]:
+    """Pieces of the library's own sources, of which some repeat others, and altered ones."""
+    root = Path(sysconfig.get_path("stdlib"))
+    texts = ["", "one", "one two three", "...", "café über alles", "床前明月光，疑是地上霜。"]
+    for path in sorted(root.glob("encodings/*.py")):
+        text = path.read_text(encoding="utf-8")
+        texts += [text[start : start + 500] for start in range(0, min(len(text), 3000), 500)]
+    texts += TOPICS[:20]
+    # altered in one place to five, so that some pairs are on either side of the threshold
+    for number, text in enumerate(TOPICS[:20]):
+        words = text.split(" ")[:200]
+        for place in range(number % 5):
+            words[place * 37 % len(words)] = "altered"
+        texts += [" ".join(words), " ".join(text.split(" ")[:200])]
+    return texts
 
 
 @pytest.mark.slow
-def test_no_false_alarms_between_unlike_topics() -> None:
-    near = NearDuplicates(0.8)
-    assert not any(near.match(text)[1] for text in TOPICS)
-    assert all(near.match(nearly(text))[1] == [n] for n, text in enumerate(TOPICS))
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_near_duplicates_are_those_of_one_by_one(threshold: float, tmp_path: Path) -> None:
+    """As datasketch finds them in memory, document by document."""
+    texts = real_texts()
+    sets = UnionFind()
+    grouped = OneByOne(threshold)
+    numbers = []
+    for text in texts:
+        number, near = grouped.match(text)
+        numbers.append(number)
+        for match in near:
+            sets.join(number, match)
+    wanted = [sets.find(number) for number in numbers]
+    settings = Cleaning(
+        min_characters=0, drop_exact_duplicates=False, near_duplicate_threshold=threshold
+    )
+    found = groups_of(tmp_path, texts, settings)
+    assert len(set(wanted)) < len(texts) - 50
+    assert partition(found) == partition(wanted)
+    dropping = OneByOne(threshold)
+    kept = [n for n, text in enumerate(texts) if not dropping.match(text, remember=False)[1]]
+    decisions = Decisions(tmp_path, settings.model_copy(update={"near_duplicates": "drop"}))
+    assert np.flatnonzero(decisions.removed == 0).tolist() == kept
+
+
+def partition(labels: Sequence[Any]) -> list[list[int]]:
+    """The places of equal labels."""
+    found: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        found.setdefault(label, []).append(place)
+    return sorted(found.values())
+
+
+def test_signatures_are_those_of_datasketch() -> None:
+    texts = [*real_texts()[:40], "word " * 20_000 + "and others that follow them"]
+    other = OneByOne(0.8)
+    wanted = [other.minhash(text).hashvalues for text in texts]
+    assert np.array_equal(signatures_of(texts), wanted)
+
+
+@pytest.mark.slow
+def test_bands_are_those_of_datasketch() -> None:
+    import datasketch
+
+    for threshold in (0.05, 0.3, 0.5, 0.8, 0.95):
+        index = datasketch.MinHashLSH(threshold, PERMUTATIONS, weights=(0.02, 0.98))
+        assert choose_bands(threshold) == (index.b, index.r)
+
+
+def test_more_keys_than_memory_holds_are_sorted_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equal_keys, "_ROWS_AT_ONCE", 64)
+    keys = np.random.default_rng(0).integers(0, 2**63, 200, dtype=np.uint64) * np.uint64(2)
+    rows = np.stack((np.repeat(keys, 3), np.arange(600, dtype=np.uint64)), axis=1)
+    shuffled = np.random.default_rng(1).permutation(rows)
+    found = list(sort_by_key([shuffled[:250], shuffled[250:]], len(rows), tmp_path))
+    assert len(found) > 5
+    assert np.array_equal(np.concatenate(found), rows[np.lexsort(rows.T[::-1])])
+    for part in found:
+        starts, sizes = split_equal(part, 1)
+        assert len(starts) == len(part) // 3
+        assert set(sizes.tolist()) == {3}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_no_false_alarms_between_unlike_topics(tmp_path: Path) -> None:
+    settings = Cleaning()
+    assert len(set(groups_of(tmp_path, TOPICS, settings))) == len(TOPICS)
+    both = groups_of(tmp_path, [*TOPICS, *map(nearly, TOPICS)], settings)
+    assert both[: len(TOPICS)] == both[len(TOPICS) :]
+    assert len(set(both)) == len(TOPICS)
 
 
 def test_ideographs_are_words_of_their_own() -> None:
@@ -82,6 +204,19 @@ def test_repetition_is_a_share() -> None:
     run = " ".join(f"w{n}" for n in range(20))
     assert repetition(f"{run} {run}") == pytest.approx(0.5)
     assert repetition(TOPICS[0]) < 0.3
+
+
+def test_percentiles_of_lengths_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "_COUNTED_LENGTHS", 300)
+    chance = np.random.default_rng(0)
+    lengths = [*chance.integers(1, 600, 90).tolist(), 5000]
+    texts = [f"{n} {'x' * length}" for n, length in enumerate(lengths)]
+    source = TextSource(path=corpus(tmp_path, texts), fraction=0.0)
+    found = source.card(tmp_path)["train"]["length_percentiles_characters"]
+    counted = [len(text) for text in texts]
+    assert found == {
+        f"p{rank}": round(float(np.percentile(counted, rank))) for rank in (1, 10, 50, 90, 99)
+    }
 
 
 def test_splits_are_keyed_and_have_the_right_share() -> None:
@@ -162,7 +297,7 @@ def test_what_was_decided_is_kept_until_the_files_change(tmp_path: Path) -> None
     path = corpus(tmp_path, TOPICS)
     source = TextSource(path=path, limit=20)
     assert source.card(tmp_path)["cleaning"]["documents"] == 20
-    assert len(list(tmp_path.glob("text-*"))) == 1
+    assert len(list(tmp_path.glob("*text-*"))) == 1
     corpus(tmp_path, TOPICS[:5])
     assert source.card(tmp_path)["cleaning"]["documents"] == 5
     assert len(list(tmp_path.glob("text-*/sides.bin"))) == 2
