@@ -40,9 +40,9 @@ def write_vectors(job: Job) -> None:
     if processor.rows is not None:
         # Whoever serves them would get other lists than the run's, and never know.
         raise CheckpointError(
-            "task.transitions",
+            "task.transition_share",
             "adds to the scores what no vector holds: how often items followed one another",
-            "Train with task.transitions: 0",
+            "Train with task.transition_share: 0",
         )
     with torch.no_grad():
         # Without the unknown item, so that row n is line n.

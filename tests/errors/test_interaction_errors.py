@@ -162,12 +162,12 @@ def test_too_many_items_to_count_their_pairs(
 ) -> None:
     monkeypatch.setattr("groundup.tasks.recommend.task.MOST_ITEMS", 9)
     with pytest.raises(RecipeError, match=r"counts all pairs of .* items; allowed: 9"):
-        Recommend(transitions=0.5).fit_processor(processor, lambda: iter(()))
+        Recommend(transition_share=0.5).fit_processor(processor, lambda: iter(()))
 
 
 @pytest.mark.slow
 def test_vectors_that_would_give_other_lists(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path, transitions=0.5)
+    recipe = recipe_of(tmp_path, transition_share=0.5)
     run = api.train(recipe, {"machine.device": "cpu"}, runs=tmp_path / "runs").folder
     with pytest.raises(CheckpointError, match="adds to the scores what no vector holds"):
         export_run(run, "vectors")

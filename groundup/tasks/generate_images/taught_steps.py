@@ -6,11 +6,10 @@ Shape legend: B pictures, C channels, H rows, W columns, K steps of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +17,11 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.derived_source import DerivedSource
 from groundup.contracts.tasks import Start
 from groundup.core import seeding
 from groundup.core.errors import RecipeError
-from groundup.core.values import Batch, Split
+from groundup.core.values import Batch
 from groundup.generation.scoring import device_of
 from groundup.media.augmentation.draws import Draws
 from groundup.tasks.generate_images.conditions import Condition
@@ -163,11 +163,10 @@ def teach(
     return TaughtSource.of(source, StepTeacher(start.model, how, ask), repeats)
 
 
-class TaughtSource(DataSource):
+class TaughtSource(DerivedSource):
     """Another source, whose pictures are the teacher's. It is made by a task and named in no
     recipe."""
 
-    _source: DataSource = PrivateAttr()
     _teacher: StepTeacher = PrivateAttr()
     _repeats: int = PrivateAttr()
 
@@ -180,28 +179,12 @@ class TaughtSource(DataSource):
         made._repeats = repeats
         return made
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the source's splits."""
-        return self._source.splits()
-
-    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
-        """Return the source's examples: evaluations compare with these."""
-        return self._source.examples(split, cache)
-
     def open(self, context: DataContext) -> Stream:
         """Open the source; its classes or captions are what the teacher is asked for."""
         stream = _Taught(self._source.open(context), self._teacher)
         if self._repeats == 1 or context.split != "train":
             return stream
         return _Repeated(stream, self._repeats, context)
-
-    def card(self, cache: Path) -> dict[str, Any]:
-        """Return the source's data card."""
-        return self._source.card(cache)
-
-    def contents(self) -> Mapping[str, Path | str]:
-        """Return what the source reads."""
-        return self._source.contents()
 
 
 class _Taught(Stream):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +13,12 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.derived_source import DerivedSource
 from groundup.contracts.experience import ExperienceStream
 from groundup.contracts.prompts import Prompt
 from groundup.core.errors import DataError
 from groundup.core.seeding import generator, key
-from groundup.core.values import Batch, HasOrigin, Split, TokenSequence
+from groundup.core.values import Batch, HasOrigin, TokenSequence
 from groundup.generation.decoding import Decodable, generate_batch
 from groundup.generation.options import DecodingOptions
 from groundup.generation.scoring import device_of
@@ -141,10 +141,9 @@ def write_answers(
     return written
 
 
-class AnsweredSource(DataSource):
+class AnsweredSource(DerivedSource):
     """Another source, whose prompts are answered. It is made by a task and named in no recipe."""
 
-    _source: DataSource = PrivateAttr()
     _rules: AnswerRules = PrivateAttr()
 
     @classmethod
@@ -155,14 +154,6 @@ class AnsweredSource(DataSource):
         made._rules = rules
         return made
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the source's splits."""
-        return self._source.splits()
-
-    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
-        """Return the source's prompts."""
-        return self._source.examples(split, cache)
-
     def open(self, context: DataContext) -> Stream:
         """Return a stream of groups of answers.
 
@@ -172,14 +163,6 @@ class AnsweredSource(DataSource):
         # The source's own stream would encode them: here they are asked again and again.
         examples = list(self._source.examples(context.split, context.cache))
         return Answers(examples, context, self._rules)
-
-    def card(self, cache: Path) -> dict[str, Any]:
-        """Return the source's data card."""
-        return self._source.card(cache)
-
-    def contents(self) -> Mapping[str, Path | str]:
-        """Return what the source reads."""
-        return self._source.contents()
 
 
 class Answers(ExperienceStream):

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.derived_source import DerivedSource
 from groundup.core.values import Split
 
 __all__ = ["Change", "ChangedSource"]
@@ -18,10 +19,9 @@ Change = Callable[[Sequence[Any], Split | None], list[Any]]
 """Examples as they are to be, of some that are read; the split where a stream of it is opened."""
 
 
-class ChangedSource(DataSource):
+class ChangedSource(DerivedSource):
     """Another source, with changed examples. It is made by a task and named in no recipe."""
 
-    _source: DataSource = PrivateAttr()
     _change: Change = PrivateAttr()
 
     @classmethod
@@ -31,10 +31,6 @@ class ChangedSource(DataSource):
         made._source = source
         made._change = change
         return made
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return the source's splits."""
-        return self._source.splits()
 
     def examples(self, split: Split, cache: Path) -> Iterable[Any]:
         """Return the changed examples of a split."""
@@ -48,7 +44,3 @@ class ChangedSource(DataSource):
             return encode(self._change(examples, context.split))
 
         return self._source.open(replace(context, encode=encode_changed))
-
-    def card(self, cache: Path) -> dict[str, Any]:
-        """Return the source's data card."""
-        return self._source.card(cache)

@@ -37,7 +37,7 @@ class Recommends(Protocol):
     def mask_seen(self) -> bool: ...
 
     @property
-    def transitions(self) -> float: ...
+    def transition_share(self) -> float: ...
 
 
 class _Scored:
@@ -69,7 +69,7 @@ def evaluate_lists(task: Recommends, context: EvaluationContext) -> Evaluation:
     own = _Scored("this run")
     # The model and every baseline are asked the same.
     histories = [example.inputs for example in examples]
-    scores_of_own = model_scores(context.model, histories, processor, task.transitions)
+    scores_of_own = model_scores(context.model, histories, processor, task.transition_share)
     _add(own, task, examples, processor, scores_of_own)
     methods = [own]
     baselines = SimpleMethods(rows, len(processor.items))
@@ -111,7 +111,7 @@ def measure_lists(
     found = _Scored("")
     histories = [example.inputs for example in examples]
     # One way only: this is done at every validation.
-    scores = model_scores(model, histories, processor, task.transitions)
+    scores = model_scores(model, histories, processor, task.transition_share)
     _add(found, task, examples, processor, scores, ways=(task.mask_seen,))
     named = found.ranked(task.mask_seen).by_name(task.k)
     return {name: float(values.mean()) for name, values in named.items()}

@@ -33,7 +33,7 @@ class Recommends(Protocol):
     def mask_seen(self) -> bool: ...
 
     @property
-    def transitions(self) -> float: ...
+    def transition_share(self) -> float: ...
 
 
 def recommend(
@@ -58,7 +58,7 @@ def recommend(
         processor,
         count,
         with_seen=not task.mask_seen,
-        transitions=task.transitions,
+        transition_share=task.transition_share,
     )
     with evaluating(model):
         vectors = cast(Recommender, model).item_vectors().float().cpu()

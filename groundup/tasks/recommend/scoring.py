@@ -17,7 +17,7 @@ from groundup.contracts.recommendation import NOBODY, Recommender, UserHistory
 from groundup.core.values import Batch
 from groundup.generation.scoring import device_of, evaluating
 from groundup.processors.interactions import InteractionsProcessor, pad, read_from
-from groundup.tasks.recommend.transitions import log_lifts
+from groundup.tasks.recommend.transitions import log_shares
 
 __all__ = ["AT_ONCE", "encode_histories", "explain", "hide_seen", "model_scores", "top_items"]
 
@@ -44,7 +44,7 @@ def model_scores(
     model: nn.Module,
     asked: Sequence[UserHistory],
     processor: InteractionsProcessor,
-    transitions: float = 0.0,
+    transition_share: float = 0.0,
 ) -> Iterator[Tensor]:
     """Yield (U, N + 1) scores of some users at a time; minus infinity for the unknown item, and for
     those that the model can say nothing about.
@@ -53,8 +53,9 @@ def model_scores(
         model: The trained model.
         asked: Users and what they did.
         processor: The run's.
-        transitions: The weight of the logarithm of how much likelier an item follows a history than
-            it is chosen at all.
+        transition_share: How much of the logarithm of an item's share is that of what followed
+            such a history in training, rather than the model's; at 0 the model's scores as they
+            are.
     """
     own = cast(Recommender, model)
     with evaluating(model):
@@ -65,15 +66,17 @@ def model_scores(
             batch = encode_histories(some, processor, hides=own.hides_items)
             states = own.user_states(**_to(batch, device_of(model))).float()
             scores = states @ vectors.T + biases
-            if transitions:
-                # Of all that they did, however little of it the model reads.
-                rows = [processor.item_numbers(each.items) for each in some]
-                lifts = torch.from_numpy(log_lifts(rows, processor))
-                scores = scores + transitions * lifts.to(scores.device)
             scores[:, NOBODY] = -torch.inf
             # Their vectors are as they were drawn at the start.
             if not own.places_untrained_items:
                 scores[:, processor.trained_items + 1 :] = -torch.inf
+            if transition_share:
+                # Of all that they did, however little of it the model reads.
+                rows = [processor.item_numbers(each.items) for each in some]
+                counted = torch.from_numpy(log_shares(rows, processor)).to(scores.device)
+                # Both as logarithms of shares of 1: popularity is in each, and counts once.
+                own_share = 1.0 - transition_share
+                scores = own_share * scores.log_softmax(-1) + transition_share * counted
             yield scores
 
 
@@ -88,7 +91,7 @@ def top_items(
     count: int,
     *,
     with_seen: bool = False,
-    transitions: float = 0.0,
+    transition_share: float = 0.0,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the items with the highest scores for each user, (U, K) numbers and scores, the best
     first; 0 where there are no more.
@@ -99,11 +102,11 @@ def top_items(
         processor: The run's.
         count: K.
         with_seen: Keep what a user has seen among what is recommended.
-        transitions: As of ``model_scores``.
+        transition_share: As of ``model_scores``.
     """
     found, values = [], []
     begin = 0
-    for scores in model_scores(model, asked, processor, transitions):
+    for scores in model_scores(model, asked, processor, transition_share):
         if not with_seen:
             hide_seen(scores, asked[begin : begin + len(scores)], processor)
         # Exact: nothing is approximated, and only a part of the users is in memory.

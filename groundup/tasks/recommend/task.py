@@ -106,11 +106,12 @@ class Recommend(Task):
         "Of matrix_factorization: weight of the squared vectors and biases of each example",
         ge=0.0,
     )
-    transitions: float = setting(
+    transition_share: float = setting(
         0.0,
-        "Weight of what followed what in training, next to the model's scores: the logarithm of how"
-        " much likelier an item follows a history than it is chosen at all; 0: the model alone",
+        "How much of the logarithm of an item's probability is that of what followed such a history"
+        " in training, by counts, and not the model's; 0: the model alone",
         ge=0.0,
+        lt=1.0,
         applies_when=_LISTS,
     )
     mask_seen: bool = setting(
@@ -169,11 +170,11 @@ class Recommend(Task):
                 "Name their column: data.time, or remove it",
             )
         found = processor.with_max_history(self.max_history)
-        if not self.transitions:
+        if not self.transition_share:
             return found
         if len(processor.items) > MOST_ITEMS:
             raise RecipeError(
-                "recipe.task.transitions",
+                "recipe.task.transition_share",
                 f"counts all pairs of {len(processor.items):,} items; allowed: {MOST_ITEMS:,}",
                 "Remove it, or set data.min_item_interactions",
             )

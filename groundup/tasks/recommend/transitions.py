@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundup.processors.interactions import InteractionsProcessor
 
-__all__ = ["MOST_ITEMS", "Transitions", "log_lifts"]
+__all__ = ["MOST_ITEMS", "Transitions", "log_shares"]
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -24,7 +24,7 @@ MOST_ITEMS = 10_000
 
 _LATEST = 10  # items of a history that something follows
 _DECAY = 0.8
-# Of the lifts, chosen on items before the last of MovieLens-100k.
+# Of the log shares, chosen on items before the last of MovieLens-100k.
 _WITHIN = 10
 _BEFORE = 0.5
 _DAMPING = 30.0
@@ -78,9 +78,9 @@ class Transitions:
         return found
 
 
-def log_lifts(histories: Sequence[Numbers], processor: InteractionsProcessor) -> Floats:
-    """Return (U, N + 1) the logarithm of how much likelier each item follows a history than it is
-    chosen at all; 0 where nothing is known of what follows.
+def log_shares(histories: Sequence[Numbers], processor: InteractionsProcessor) -> Floats:
+    """Return (U, N + 1) the logarithm of the share that each item has of what follows a history;
+    of what is chosen at all, where nothing is known of what follows.
 
     Args:
         histories: Numbers of items, the latest last.
@@ -91,10 +91,8 @@ def log_lifts(histories: Sequence[Numbers], processor: InteractionsProcessor) ->
     chosen = processor.popularity.astype(np.float32) + 0.5  # of what was never chosen, too
     usual = chosen / chosen.sum()
     share = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
-    lifts: Floats = np.log((share + _FLOOR * usual) / ((1 + _FLOOR) * usual))
-    # A constant would not change a list, but the scores that are shown.
-    lifts[total[:, 0] == 0] = 0.0
-    return lifts
+    shares: Floats = np.log((share + _FLOOR * usual) / (share.sum(1, keepdims=True) + _FLOOR))
+    return shares
 
 
 @lru_cache(maxsize=2)

@@ -35,7 +35,7 @@ from groundup.tasks.recommend.rows import (
 )
 from groundup.tasks.recommend.scoring import explain, model_scores, top_items
 from groundup.tasks.recommend.task import Recommend
-from groundup.tasks.recommend.transitions import Transitions, log_lifts
+from groundup.tasks.recommend.transitions import Transitions, log_shares
 
 TARGETS = torch.tensor([[2, 1, 3], [4, IGNORED, IGNORED]])
 BATCH = {"next_tokens": TARGETS, "trained_items": torch.tensor([4, 4])}
@@ -266,12 +266,13 @@ def test_what_followed_what_by_hand() -> None:
     assert shares[1, 2] == pytest.approx(2 / (2 + far + 10))
     # b came after a twice, and c after b once: half as much the other way round
     assert shares[2, 1] == pytest.approx(1 / (1 + 1 + 10))
-    lifts = log_lifts([np.array([1]), np.zeros(0, np.int64)], processor.with_rows(rows))
+    logs = log_shares([np.array([1]), np.zeros(0, np.int64)], processor.with_rows(rows))
     usual = (2 + 0.5) / (5 + 4 * 0.5)  # b was chosen twice of five times
     found = Transitions(rows, 3, 10, 0.5, 30.0).follow([np.array([1])])[0]
     share = found[2] / found.sum()
-    assert lifts[0, 2] == pytest.approx(np.log((share + 0.3 * usual) / (1.3 * usual)), rel=1e-5)
-    assert (lifts[1] == 0).all(), "of a user without a history nothing is known"
+    assert logs[0, 2] == pytest.approx(np.log((share + 0.3 * usual) / 1.3), rel=1e-5)
+    assert logs[1, 2] == pytest.approx(np.log(usual), rel=1e-5), "nothing is known of what follows"
+    np.testing.assert_allclose(np.exp(logs).sum(1), 1.0, rtol=1e-5)
 
 
 def test_biases_solve_the_ridge_regression() -> None:
@@ -342,9 +343,11 @@ def test_what_followed_is_added_to_the_scores(run: Path, tmp_path: Path) -> None
     again: Any = load_processor(tmp_path)
     asked = [processor.as_history(user) for user in processor.users[:5]]
     alone = torch.cat(list(model_scores(predictor.model, asked, processor)))
-    both = torch.cat(list(model_scores(predictor.model, asked, again, 0.5)))
-    lifts = log_lifts([processor.item_numbers(each.items) for each in asked], processor)
-    torch.testing.assert_close(both, alone + 0.5 * torch.from_numpy(lifts))
+    both = torch.cat(list(model_scores(predictor.model, asked, again, 0.3)))
+    counted = log_shares([processor.item_numbers(each.items) for each in asked], processor)
+    expected = 0.7 * alone.log_softmax(-1) + 0.3 * torch.from_numpy(counted)
+    assert not both.isnan().any(), "what is left out stays at minus infinity"
+    torch.testing.assert_close(both, expected)
 
 
 @pytest.mark.slow
