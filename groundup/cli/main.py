@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from groundup.cli.launch import launching
 from groundup.cli.predict import writing
 from groundup.cli.streams import check_arguments, flush_output, prepare_output
 from groundup.cli.tools import Checkpoint, RunsFolder, tools
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(tools)
 app.add_typer(writing)
+app.add_typer(launching)
 
 
 def _print_version(asked: bool) -> None:
@@ -125,62 +127,6 @@ def train(
             print(dump_recipe(recipe) + json.dumps(api.describe(recipe), indent=1))
     else:
         api.train_all(recipes, overrides, runs=runs)
-
-
-@app.command()
-def launch(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(help="What groundup train takes: recipes, in order, and overrides."),
-    ],
-    nproc: Annotated[
-        int | None, typer.Option(help="Processes on a machine: one a GPU.", min=1)
-    ] = None,
-    nnodes: Annotated[int, typer.Option(help="Machines that start this command.", min=1)] = 1,
-    rendezvous: Annotated[
-        str | None, typer.Option(help="HOST:PORT of one machine, where all of them meet.")
-    ] = None,
-    restarts: Annotated[
-        int, typer.Option(help="How often to start again from the last checkpoint.", min=0)
-    ] = 3,
-    runs: RunsFolder = Path("runs"),
-    to: Annotated[
-        str | None,
-        typer.Option(help="Write a job file instead: for slurm, kubernetes or skypilot."),
-    ] = None,
-    job: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --to: KEY=VALUE of the job, such as time=12:00:00; again for more."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="With --to: the new file; else named after the run.")
-    ] = None,
-) -> None:
-    """Train recipes on several processes or machines.
-
-    Losses are those of one process; what fails is named, and started again."""
-    from groundup import api
-    from groundup.cli.arguments import read_arguments
-    from groundup.cli.jobs import refuse_options, write_job_file
-
-    recipes, overrides = read_arguments(arguments)
-    # What is wrong with a recipe is said once, and not by every process.
-    planned = api.plan(recipes, overrides, runs=runs)
-    if nproc is None:
-        raise GroundupError("groundup launch", "needs --nproc", "Give --nproc N: one a GPU")
-    if to is not None:
-        refuse_options({"--rendezvous": rendezvous}, "starting the run, which --to does not")
-        numbers = (nproc, nnodes, restarts)
-        print(
-            f"Wrote {write_job_file(to, planned[0].name, arguments, runs, out, job or [], numbers)}"
-        )
-        return
-    refuse_options({"--job": job, "--out": out}, "--to")
-    from groundup.parallel.launch import launch as start
-
-    start(["train", *arguments, "--runs", str(runs)], nproc, nnodes, rendezvous, restarts)
 
 
 @app.command()
