@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.contracts.layers import OtherTokens
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.norm import RMSNorm
 from groundup.nn.packed_attention import on_a_gpu, packed_attention
@@ -87,11 +88,15 @@ class Attention(nn.Module):
         Vaswani et al., 2017 (arXiv:1706.03762), section 3.2; grouped queries: Ainslie et al., 2023
         (arXiv:2305.13245); QK-norm: Dehghani et al., 2023 (arXiv:2302.05442), with RMSNorm over
         each head as in Qwen3; sliding window: Jiang et al., Mistral 7B, 2023 (arXiv:2310.06825).
+
+    Attributes:
+        others: The tokens that other processes have; None: each text is here as a whole.
     """
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
         self.shape = shape
+        self.others: OtherTokens | None = None
         queries = shape.heads * shape.head_dim
         keys = shape.kv_heads * shape.head_dim
         self.query = nn.Linear(shape.width, queries, bias=shape.input_bias)
@@ -123,10 +128,16 @@ class Attention(nn.Module):
             query = query * (self.shape.scale * math.sqrt(dim))
         # Norms and rotation compute in float32 under autocast; the products shall not.
         query, key = (x.to(value.dtype) for x in (query, key))
-        # Four ways to the same sums: with a cache the keys are older than the queries; packed
-        # documents must not see each other; without either, causality or padding alone decides.
+        # Five ways to the same sums: with a cache the keys are older than the queries; of a divided
+        # text some are elsewhere; packed documents must not see each other; without any of these,
+        # causality or padding alone decides.
         if cache is not None:
             out = self._cached(query, key, value, context, cache)
+        elif self.others is not None and self.others.divided:
+            key, value, mask = self.others.gather(
+                key, value, causal=self.shape.causal, window=self.shape.window
+            )
+            out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), mask)
         elif context.boundaries is not None:
             query, key, value = (y.flatten(0, 1) for y in (query, key, value))
             packed = (context.boundaries, self.shape.window, context.longest)

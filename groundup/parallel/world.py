@@ -87,7 +87,7 @@ class World:
         settled = settle(parallel, self.size, self.rank)
         key = tuple(settled.sizes.values())
         if key not in self._connected:
-            with self._naming("processes are grouped") if self.size > 1 else nullcontext():
+            with self.naming("processes are grouped") if self.size > 1 else nullcontext():
                 self._connected[key] = connect(settled, self._device, self._timeout)
         self.layout = self._connected[key]
 
@@ -142,12 +142,12 @@ class World:
     def add_up(self, values: Tensor, what: str) -> None:
         """Replace a tensor by the sum of those of all copies of the parameters."""
         if self.layout.copies_size > 1:
-            with self._naming(what):
+            with self.naming(what):
                 dist.all_reduce(values, group=self.layout.copies)
 
     def _gather(self, values: Tensor, what: str, group: ProcessGroup | None = None) -> Tensor:
         found = values.new_empty((dist.get_world_size(group), *values.shape))
-        with self._naming(what):
+        with self.naming(what):
             dist.all_gather(list(found.unbind()), values.contiguous(), group=group)
         return found
 
@@ -167,7 +167,7 @@ class World:
             done = action()  # a failure is told by whoever ends the process
             self._store.set(key, "done")
             return done
-        with self._naming(what):
+        with self.naming(what):
             self._wait_for(key)
         return None
 
@@ -232,7 +232,9 @@ class World:
     def _name(self, rank: int) -> str:
         return str(self._absences.members[rank]) if self._absences else "this process"
 
-    def _naming(self, what: str) -> AbstractContextManager[None]:
+    def naming(self, what: str) -> AbstractContextManager[None]:
+        """Return the context in which an exchange that fails names the processes which did not
+        answer."""
         assert self._absences is not None
         return self._absences.named(what, self.place)
 

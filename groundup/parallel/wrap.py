@@ -1,16 +1,54 @@
-"""The one place where a model is divided between processes."""
+"""The one place where a model is divided between processes, and the work of its steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
-from groundup.parallel.context import divide_texts
+from groundup.parallel.context import TextPartObjective, check_texts, divide_texts
 from groundup.parallel.layout import Layout
+from groundup.parallel.objective import Objective
 from groundup.parallel.pipeline import take_stage
 from groundup.parallel.shard import divide_parameters
 from groundup.parallel.tensor import divide_matrices
+from groundup.parallel.world import World
+from groundup.recipe.recipe import Recipe
 
-__all__ = ["lay_out"]
+__all__ = ["Share", "divide_steps", "lay_out"]
+
+Share = Callable[[Objective], Objective]
+"""Returns what a process computes of an objective."""
+
+
+def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
+    """Prepare a model for processes that compute each sample together, and return what makes
+    objectives this one's share of that work.
+
+    All processes call it at the same time, each with the whole model, and before ``lay_out``.
+
+    Args:
+        model: The whole one; it is changed.
+        world: The processes, arranged as the recipe says.
+        recipe: Of the run, settled.
+
+    Raises:
+        RecipeError: Naming the axis along which the steps of this recipe cannot be divided.
+    """
+    layout = world.layout
+    if layout.pipeline > 1:
+        take_stage(model, layout)
+    if layout.context > 1:
+        check_texts(recipe, layout.context)
+        texts = divide_texts(model, layout, world.naming)
+        return partial(TextPartObjective, texts=texts, spec=recipe.task.batch_spec)
+    return _compute_all
+
+
+def _compute_all(objective: Objective) -> Objective:
+    """Return the objective of a process that computes its samples alone."""
+    return objective
 
 
 def lay_out(model: nn.Module, layout: Layout) -> nn.Module:
@@ -27,10 +65,6 @@ def lay_out(model: nn.Module, layout: Layout) -> nn.Module:
         RecipeError: Naming the axis that this model cannot be divided along.
     """
     # From coarse to fine. The parameters last: what is left of them is divided once more.
-    if layout.pipeline > 1:
-        model = take_stage(model, layout)
-    if layout.context > 1:
-        model = divide_texts(model, layout)
     if layout.tensor > 1:
         model = divide_matrices(model, layout)
     if layout.shard > 1:

@@ -23,7 +23,7 @@ from groundup.core.storage import Storage
 from groundup.machine import devices
 from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
-from groundup.parallel.wrap import lay_out
+from groundup.parallel.wrap import divide_steps, lay_out
 from groundup.recipe.recipe import Recipe, dump_recipe
 from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
@@ -203,7 +203,8 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     # In turn, because the first one leaves files that the others find: a corpus, say. Between the
     # two all are needed at once, to divide the model.
     parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
-    parts = replace(parts, model=lay_out(parts.model, world.layout))
+    share = divide_steps(parts.model, world, run.recipe)
+    parts = replace(parts, model=lay_out(parts.model, world.layout), share=share)
     trainer = world.in_turn(lambda: Trainer(run, parts), "the data is opened")
     if world.is_first:
         trainer.observe = partial(_observe, trainer)

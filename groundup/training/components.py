@@ -103,6 +103,7 @@ class Components:
         base: What a run with an adapter neither trains nor saves.
         world: The processes that train it.
         teacher: The model that this one learns from, if any.
+        share: Returns what this process computes of an objective; the whole of it, mostly.
     """
 
     model: nn.Module
@@ -112,6 +113,7 @@ class Components:
     base: FrozenWeightsRef
     world: Processes
     teacher: Teacher | None = None
+    share: Callable[[Any], Any] = lambda objective: objective
 
 
 def held_out_samples(run: Run, batches: int | None) -> int | None:

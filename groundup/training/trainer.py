@@ -81,10 +81,10 @@ class Trainer:
         widened = self.recipe.machine.precision == "fp64"
         batches = partial(first_batches, run, parts)
         compared = compare_with_guessing(objective, self.task, batches)
-        self.validation = FirstBatchCheck(compared, self.task, widened=widened)
+        self.validation = parts.share(FirstBatchCheck(compared, self.task, widened=widened))
         if parts.teacher is not None:
             objective = DistillationObjective(self.task, parts.teacher)
-        self.objective = FirstBatchCheck(objective, self.task, widened=widened)
+        self.objective = parts.share(FirstBatchCheck(objective, self.task, widened=widened))
         self.stream: Stream = open_stream(run, self.parts, "train")
         # Once: what joins later (gradual unfreezing) requires a gradient from the start.
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
