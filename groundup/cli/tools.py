@@ -135,6 +135,10 @@ def tune(
         bool, typer.Option("--lr-range", help="Only try learning rates, in one short run.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Trials trained at the same time.", min=1)] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A file or database URL that workers on several machines share."),
+    ] = None,
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Try the settings of the recipe's tune section.
@@ -144,6 +148,8 @@ def tune(
     from groundup.cli.arguments import read_overrides
 
     changes = read_overrides(overrides or [])
+    if storage is not None:
+        changes["tune.storage"] = storage
     # The range test is one short run, in which several workers have nothing to share.
     run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
     print(json.dumps(run(recipe, changes, runs=runs), indent=1))

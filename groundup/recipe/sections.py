@@ -81,6 +81,12 @@ class Tune(Settings):
     keep: Literal["best", "all"] = setting(
         "best", "Trials whose checkpoints stay on the disk; recipe and metrics of every trial stay"
     )
+    storage: PathText | None = setting(
+        None,
+        "Where the study is kept that several machines share: a file on a disk they all see, or the"
+        " URL of a database; null: in the study's folder",
+        min_length=1,
+    )
     space: dict[str, Dimension] = setting(
         ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
     )

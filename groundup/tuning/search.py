@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import shutil
 import signal
@@ -35,12 +36,15 @@ from groundup.runs.run import Run
 from groundup.training import build
 from groundup.training.throughput import StopRequest
 from groundup.tuning.page import Trial, write_tuning_report
+from groundup.tuning.shared_study import LostTrials, beat, claim_recipe, owner
 from groundup.tuning.study import (
     counted_trials,
+    measure_importance,
     metric_of,
     open_study,
     require_optuna,
     retry,
+    retry_lost,
     retry_unfinished,
     run_of,
     settings_of,
@@ -53,6 +57,10 @@ __all__ = ["tune"]
 
 Source = str | Path | dict[str, Any]
 Lock = AbstractContextManager[Any]
+# seconds between two looks at trials that others train, where no further one is to begin
+_LOOK_AGAIN_S = 5.0
+_TAKEN = "Trial %d was taken as lost, and another worker tries it again: this one's end is not used"
+log = logging.getLogger("groundup")
 
 
 class _PrunedError(Exception):
@@ -71,6 +79,9 @@ def tune(
     Started again, it goes on: finished trials count, and one that was interrupted goes on from its
     last checkpoint. Then the trials, their values and which of them are ended early are those of a
     search that was never stopped; with several workers they depend on who was first.
+
+    With ``tune.storage`` the same command may run on several machines: they share the trials, and
+    one whose worker is gone is tried again by another.
 
     Args:
         source: A YAML file or a dictionary.
@@ -98,7 +109,9 @@ def tune(
     folder = Path(runs) / f"{recipe.name}-tune"
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(folder, recipe)
-    retry_unfinished(open_study(folder, recipe))
+    # where the study is this command's alone, whatever was running has been left behind
+    if settings_of(recipe).storage is None:
+        retry_unfinished(open_study(folder, recipe))
     if workers == 1:
         _train_trials(source, overrides, folder, nullcontext())
     else:
@@ -107,12 +120,16 @@ def tune(
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
-    """A study is of one recipe and one space; only trials, timeout, keep and workers may change."""
-    # what a search may be gone on with: none of them changes a trial
-    changeable = {"trials": 1, "timeout_s": None, "keep": "best"}
+    """A study is of one recipe and one space; only trials, timeout, keep, storage and workers may
+    change."""
+    # None of these changes a trial. And the URL of a database may hold a password.
+    changeable = {"trials": 1, "timeout_s": None, "keep": "best", "storage": None}
     settings = settings_of(recipe).model_copy(update=changeable)
     asked = dump_recipe(recipe.model_copy(update={"about": "", "tune": settings}))
     path = folder / "requested.yaml"
+    storage = settings_of(recipe).storage
+    if storage is not None:
+        claim_recipe(open_study(folder, recipe), asked, storage)
     if path.is_file() and path.read_text(encoding="utf-8") != asked:
         raise RunError(
             str(folder),
@@ -172,46 +189,84 @@ def _train_trials(source: Source, overrides: dict[str, Any], folder: Path, lock:
     recipe = load_recipe(source, overrides)
     settings = settings_of(recipe)
     study = open_study(folder, recipe)
+    shared = settings.storage is not None
+    lost = LostTrials()
     while settings.timeout_s is None or time.monotonic() - begin < settings.timeout_s:
+        others = 0
         with lock:
+            if shared:
+                others = retry_lost(study, lost)
             trial = _next_trial(study, settings)
         if trial is None:
-            return
+            if not others:
+                return
+            # One of them may be left behind, and then it is still to be tried.
+            time.sleep(_LOOK_AGAIN_S)
+            continue
         value = None
         state = states.COMPLETE
         try:
-            value = _train_trial(source, {**overrides, **values_of(trial, recipe)}, folder, trial)
+            with beat(trial) if shared else nullcontext():
+                chosen = {**overrides, **values_of(trial, recipe)}
+                value = _train_trial(source, chosen, folder, trial)
         except _PrunedError:
             state = states.PRUNED
         except Interrupted:
             with lock:
                 retry(study, trial)
             raise
+        except require_optuna().exceptions.UpdateFinishedTrialError:
+            log.warning(_TAKEN, trial.number)
+            continue
         except GroundupError as error:
             state = states.FAIL
-            trial.set_user_attr("error", str(error))
+            if not _note_error(trial, error):
+                continue
             # a recipe that always fails would be tried for ever
             if sum("error" in t.user_attrs for t in counted_trials(study)) >= settings.trials:
                 study.tell(trial, state=state)
                 raise
         with lock:
-            study.tell(trial, value, state=state)
+            _end_trial(study, trial, value, state)
             if settings.keep == "best":
                 _remove_checkpoints(study, folder)
+
+
+def _note_error(trial: Any, error: GroundupError) -> bool:
+    """Note why a trial failed; return False where another worker has it by now."""
+    try:
+        trial.set_user_attr("error", str(error))
+    except require_optuna().exceptions.UpdateFinishedTrialError:
+        log.warning(_TAKEN, trial.number)
+        return False
+    return True
+
+
+def _end_trial(study: Any, trial: Any, value: float | None, state: Any) -> None:
+    """Say how a trial has ended, unless it was taken as lost and another worker has it."""
+    if study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+        log.warning(_TAKEN, trial.number)
+        return
+    study.tell(trial, value, state=state)
 
 
 def _next_trial(study: Any, settings: Tune) -> Any:
     """Return a trial with its values, or None where there are enough; its sampler is a function of
     seed and number."""
     optuna = require_optuna()
-    counted = [
-        trial for trial in counted_trials(study) if trial.state != optuna.trial.TrialState.FAIL
-    ]
-    if len(counted) >= settings.trials:
+    failed = optuna.trial.TrialState.FAIL
+    if sum(trial.state != failed for trial in counted_trials(study)) >= settings.trials:
         return None
-    seed = key(settings.seed, "tune", len(counted_trials(study))) % 2**32
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    study.sampler = optuna.samplers.TPESampler(seed=0)
     trial = study.ask()
+    trial.set_user_attr("owner", owner())
+    # Two workers that ask at once have two numbers: each draws by how many are before its own.
+    before = [other for other in counted_trials(study) if other.number < trial.number]
+    if sum(other.state != failed for other in before) >= settings.trials:
+        study.tell(trial, state=failed)  # others were quicker: this one is not counted
+        return None
+    seed = key(settings.seed, "tune", len(before)) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     for name, dimension in settings.space.items():
         suggest_value(trial, name, dimension)
     digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:12]
@@ -332,7 +387,7 @@ def _conclude(source: Source, overrides: dict[str, Any], folder: Path) -> dict[s
     importance: dict[str, float] = {}
     if len({trial.value for trial in done}) > 1:
         # without variation there is nothing to explain
-        importance = _measure_importance(study)
+        importance = measure_importance(study)
     report = write_tuning_report(folder, recipe.name, metric, trials, importance, text)
     return {
         "metric": metric,
@@ -343,20 +398,3 @@ def _conclude(source: Source, overrides: dict[str, Any], folder: Path) -> dict[s
         "recipe": str(path),
         "report": str(report),
     }
-
-
-def _measure_importance(study: Any) -> dict[str, float]:
-    """Return the share of the variation between trials that each setting explains, by fANOVA.
-
-    Source:
-        Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing hyperparameter
-        importance".
-    """
-    importance = require_optuna().importance
-    try:
-        evaluator = importance.FanovaImportanceEvaluator(seed=0)
-        shares: dict[str, float] = importance.get_param_importances(study, evaluator=evaluator)
-        return shares
-    # without scikit-learn, or trials too few to tell
-    except (ImportError, RuntimeError, ValueError):
-        return {}

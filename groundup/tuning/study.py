@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ from groundup.core.errors import MissingExtraError, RecipeError
 from groundup.metrics.directions import lower_is_better
 from groundup.recipe.recipe import Recipe
 from groundup.recipe.sections import Dimension, Tune
+from groundup.tuning.shared_study import LostTrials, open_storage
 
 __all__ = [
     "counted_trials",
+    "measure_importance",
     "metric_of",
     "open_study",
     "require_optuna",
     "retry",
+    "retry_lost",
     "retry_unfinished",
     "run_of",
     "settings_of",
@@ -24,6 +29,8 @@ __all__ = [
     "trials_alike",
     "values_of",
 ]
+
+log = logging.getLogger("groundup")
 
 
 def settings_of(recipe: Recipe) -> Tune:
@@ -62,13 +69,11 @@ def require_optuna() -> Any:
 def open_study(folder: Path, recipe: Recipe) -> Any:
     """Open the study; its sampler is a function of the seed and of how many trials there are."""
     optuna = require_optuna()
-    # a journal: several processes append to it under a lock, and a kill costs its last line only
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.jsonl"))
     pruner = optuna.pruners.NopPruner()
     if settings_of(recipe).prune:
         pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     return optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
+        storage=open_storage(settings_of(recipe).storage, folder, optuna),
         study_name=recipe.name,
         direction="minimize" if lower_is_better(metric_of(recipe)) else "maximize",
         pruner=pruner,
@@ -83,6 +88,23 @@ def retry_unfinished(study: Any) -> None:
         deepcopy=False, states=(require_optuna().trial.TrialState.RUNNING,)
     ):
         retry(study, trial)
+
+
+def retry_lost(study: Any, lost: LostTrials) -> int:
+    """Try trials again whose worker is gone, and return how many others are still running."""
+    optuna = require_optuna()
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    found = lost.find(running)
+    for trial in found:
+        log.warning(
+            "Trial %d is tried again: its worker, %s, is gone",
+            trial.number,
+            trial.user_attrs.get("owner", "which had not said its name"),
+        )
+        # several may find it at once: the first has it, and the others are told that it has ended
+        with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            retry(study, trial)
+    return len(running) - len(found)
 
 
 def retry(study: Any, trial: Any) -> None:
@@ -138,3 +160,20 @@ def values_of(trial: Any, recipe: Recipe) -> dict[str, Any]:
     return {
         n: json.loads(v) if space[n].choices is not None else v for n, v in trial.params.items()
     }
+
+
+def measure_importance(study: Any) -> dict[str, float]:
+    """Return the share of the variation between trials that each setting explains, by fANOVA.
+
+    Source:
+        Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing hyperparameter
+        importance".
+    """
+    importance = require_optuna().importance
+    try:
+        evaluator = importance.FanovaImportanceEvaluator(seed=0)
+        shares: dict[str, float] = importance.get_param_importances(study, evaluator=evaluator)
+        return shares
+    # without scikit-learn, or trials too few to tell
+    except (ImportError, RuntimeError, ValueError):
+        return {}
