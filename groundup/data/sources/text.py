@@ -150,7 +150,10 @@ class TextSource(Source):
             with open_working_folder(folder) as own:
                 report, origins = self._examine(origin, own)
                 survey = self._survey(origin, own, report, origins)
-                self._keep_survey(folder, origin, survey)
+                # Before some is read again: what was met is counted for the last reading.
+                found = origin.about()
+                self._show_removed(origin, survey)
+                self._keep_survey(folder, found | survey.card(origin.splits), survey)
         card = json.loads((folder / "card.json").read_bytes())
         sides = np.frombuffer((folder / "sides.bin").read_bytes(), np.uint8)
         # files that are not read change no text, but are counted as they are now
@@ -178,7 +181,6 @@ class TextSource(Source):
             survey.draw_by_columns(origins, origin.placement)
         else:
             survey.draw()
-        self._show_removed(origin, survey)
         return survey
 
     def _show_removed(self, origin: Origin, survey: Survey) -> None:
@@ -194,13 +196,12 @@ class TextSource(Source):
                 shown = Document(document.name, text, document.origin)
                 survey.report.show(wanted[number], shown)
 
-    def _keep_survey(self, folder: Path, origin: Origin, survey: Survey) -> None:
+    def _keep_survey(self, folder: Path, card: dict[str, Any], survey: Survey) -> None:
         """Write sides and card to the cache."""
         folder.mkdir(parents=True, exist_ok=True)
         _write_whole(folder / "sides.bin", survey.sides.tobytes())
         _write_whole(folder / "groups.json", json.dumps(survey.groups).encode())
-        found = origin.about() | survey.card(origin.splits)
-        text = json.dumps(found, ensure_ascii=False, indent=1)
+        text = json.dumps(card, ensure_ascii=False, indent=1)
         # the card comes last: where it is, the others are there too
         _write_whole(folder / "card.json", text.encode("utf-8", "replace"))
 

@@ -193,8 +193,8 @@ def test_folders_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "secret" / "b.txt")
     listed = os.scandir
 
-    def scandir(path: str) -> Any:
-        if path.endswith("secret"):
+    def scandir(path: str | int) -> Any:  # a number where a folder is removed
+        if str(path).endswith("secret"):
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
