@@ -195,6 +195,7 @@ def _check_or_record_data(run: Run) -> None:
 
 
 def _finish(run: Run, begun: list[Trainer], world: World) -> Run:
+    world.keep_stacks(run.folder)
     world.first(lambda: _check_or_record_data(run), "the data is looked at")
     # Every other machine may have files of its own under the same path.
     if not world.is_first and (error := check_data(run, run.recipe.data)):
@@ -211,6 +212,7 @@ def _finish(run: Run, begun: list[Trainer], world: World) -> Run:
     settled = build.open_run(world, lambda: build.freeze(run, world), run.folder)
     trainer = build.build_trainer(settled, world)
     begun.append(trainer)
+    world.refuse_differences("the number of training samples", f"{trainer.samples_per_epoch}")
     try:
         if not trainer.resume():
             longest = trainer.stream.counts().get("longest")

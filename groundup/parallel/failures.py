@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch.distributed.distributed_c10d import Store
 
-from groundup.core.errors import GroundupError, TrainingError
+from groundup.core.errors import GroundupError, Interrupted, TrainingError
+from groundup.parallel.exchange import Disagreement
+from groundup.parallel.liveness import Neighbours, beating, wait_for_key
+from groundup.parallel.stacks import Stacks
 
 __all__ = ["Absences", "Member", "first_line"]
 
 # Long enough for every process that is well to notice and to leave word.
 _NOTICE_S = 3.0
 _POLL_S = 0.05
+_GO_ON = "Start the same command again: the run goes on from its last intact checkpoint"
 
 
 @dataclass(frozen=True)
@@ -47,59 +53,162 @@ class Absences:
         store: Reached by all processes, also by those whose exchange has failed.
         own: This process.
         size: How many there are.
+        timeout_s: How long to wait for a sign of life.
 
     Attributes:
-        members: All processes, in order; until they have introduced themselves, this one alone.
+        place: What this process is doing.
     """
 
-    def __init__(self, store: Store, own: Member, size: int) -> None:
+    def __init__(self, store: Store, own: Member, size: int, timeout_s: float) -> None:
+        self.place = "the start"
         self._store = store
         self._own = own
         self._size = size
-        self.members: list[Member] = []
+        self._timeout_s = timeout_s
+        self._members: list[Member] = []
+        self._neighbours: Neighbours | None = None
+        self._stacks: Stacks | None = None
+
+    def introduce(self, members: list[Member]) -> None:
+        """Take note of all processes, in order, and watch those of this machine."""
+        self._members = members
+        others = {
+            each.rank: each.process
+            for each in members
+            if each.host == self._own.host and each.rank != self._own.rank
+        }
+        self._neighbours = Neighbours(others, self._has_ended, self._give_up)
+
+    def name(self, rank: int) -> str:
+        """Return what to call a process: by its number alone until they have been introduced."""
+        return str(self._members[rank]) if self._members else f"rank {rank}"
+
+    def keep_stacks(self, folder: Path, attempt: str) -> None:
+        """Write the stacks of this process to a folder once it fails or gets no further."""
+        if self._stacks is not None:
+            self._stacks.close()
+        name = f"rank-{self._own.rank}-attempt-{attempt}"
+        self._stacks = Stacks(folder, name, self._timeout_s)
+
+    def move_to(self, place: str) -> None:
+        """Take note that this process gets on."""
+        self.place = place
+        if self._stacks is not None:
+            self._stacks.renew()
+
+    def close(self) -> None:
+        """Say that this process ends because all is done, and stop watching."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"ended/{self._own.rank}", "yes")
+        if self._neighbours is not None:
+            self._neighbours.close()
+        if self._stacks is not None:
+            self._stacks.close()
 
     @contextlib.contextmanager
-    def named(self, what: str, place: str) -> Iterator[None]:
+    def named(self, what: str) -> Iterator[None]:
         """Turn a failure within into an error that names the processes which did not answer.
 
         Args:
             what: What is exchanged.
-            place: What this process is doing.
 
         Raises:
             TrainingError: Naming rank, host, process, step and what was exchanged.
         """
         try:
             yield
+        except Disagreement as error:
+            told = [f"{self.name(rank)}: {words}" for rank, words in error.said.items()]
+            raise TrainingError(
+                f"{self._own}, {self.place}",
+                f"the processes exchange different things: {'; '.join(told)}",
+                "All have to exchange the same: see what a task, a model or a loop of your own does"
+                " on one of them alone" + self._where_stacks(error),
+            ) from error
         # PyTorch's backends raise it, with words of their own, for everything that goes wrong.
         except RuntimeError as error:
-            absent = self._find_absent(f"{place}, {what}")
+            absent = self._find_absent(f"{self.place}, {what}")
             problem = f"failed while {what} ({first_line(error)})"
             if absent:
                 problem = f"{'; '.join(absent)} while {what}"
             raise TrainingError(
-                f"{self._own}, {place}",
-                problem,
-                "Start the same command again: the run goes on from its last intact checkpoint",
+                f"{self._own}, {self.place}", problem, _GO_ON + self._where_stacks(error)
             ) from error
 
-    def tell_failure(self, error: BaseException, place: str) -> None:
+    @contextlib.contextmanager
+    def alive(self, key: str) -> Iterator[None]:
+        """Give signs of life within, for those that ``wait``."""
+        with self._unwatched(), beating(self._store, key):
+            yield
+
+    def wait(self, key: str) -> None:
+        """Wait for the first process, as long as it gives signs of life.
+
+        Raises:
+            RuntimeError: If it does not.
+        """
+
+        def has_failed() -> bool:
+            lost = [] if self._neighbours is None else self._neighbours.lost()
+            return 0 in lost or "failure" in (self._word_of(0) or {})
+
+        with self._unwatched():
+            wait_for_key(self._store, key, self._timeout_s, has_failed)
+
+    @contextlib.contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        """Within, getting no further is no failure."""
+        if self._stacks is not None:
+            self._stacks.pause()
+        yield
+        if self._stacks is not None:
+            self._stacks.renew()
+
+    def _where_stacks(self, error: BaseException) -> str:
+        if self._stacks is None:
+            return ""
+        self._stacks.write(self.place, error)
+        return f"; stacks are in {self._stacks.folder}"
+
+    def tell_failure(self, error: BaseException) -> None:
         """Leave word that this process ends, and why; its own error then names it.
 
         Args:
             error: What ends it.
-            place: What it was doing.
         """
-        # First the word, then the own error: the others may be waiting.
+        # First the word, then the own error: the others may be waiting. Of a stop that was asked
+        # for all know.
         said = str(error) if isinstance(error, GroundupError) else repr(error)
-        self._leave_word({"failure": said.rstrip(".")})
-        named = f"{self._own}, {place}"
+        if not isinstance(error, Interrupted):
+            self._leave_word({"failure": said.rstrip(".")})
+        named = f"{self._own}, {self.place}"
         if isinstance(error, GroundupError) and not error.where.startswith(str(self._own)):
+            if self._stacks is not None and not isinstance(error, Interrupted):
+                self._stacks.write(self.place, error)
             GroundupError.__init__(error, f"{named}: {error.where}", error.problem, error.remedy)
 
-    def has_failed(self, rank: int) -> bool:
-        """Return whether a process has left word that it ends."""
-        return "failure" in (self._word_of(rank) or {})
+    def _has_ended(self, rank: int) -> bool:
+        """Whether a process ended because all was done."""
+        with contextlib.suppress(RuntimeError):
+            ended = self._store.check([f"ended/{rank}"])
+            return ended and "failure" not in (self._word_of(rank) or {})
+        # Without the store nothing is known: nobody is to be ended for that.
+        return True
+
+    def _give_up(self, rank: int) -> int:
+        """Say that a process is gone, and return the exit code with which this one ends."""
+        error = TrainingError(
+            f"{self._own}, {self.place}",
+            f"{self.name(rank)} is gone, and what this process computes meanwhile is of no use",
+            _GO_ON,
+        )
+        if self._stacks is not None:
+            self._stacks.write(self.place)
+            error = TrainingError(
+                error.where, error.problem, f"{_GO_ON}; stacks are in {self._stacks.folder}"
+            )
+        print(error, file=sys.stderr)
+        return error.exit_code
 
     def _find_absent(self, place: str) -> list[str]:
         """Return what is known of each process that has left no word of having waited in vain."""
@@ -112,7 +221,7 @@ class Absences:
             found = self._words()
         absent = []
         for rank in range(self._size):
-            name = str(self.members[rank]) if self.members else f"rank {rank}"
+            name = self.name(rank)
             word = found.get(rank)
             if word is None:
                 absent.append(f"{name} did not answer")

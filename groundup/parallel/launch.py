@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+import psutil
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousError
@@ -29,6 +32,7 @@ _LOUD = (
 )
 # How soon the agent sees that a process has ended.
 _WATCH_S = 0.1
+_LOOK_S = 0.5
 _INTERRUPTED = Interrupted.exit_code
 
 
@@ -76,7 +80,8 @@ def launch(
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        elastic_launch(config, sys.executable)("-m", "groundup", *arguments)
+        with _ending_the_stopped(processes):
+            elastic_launch(config, sys.executable)("-m", "groundup", *arguments)
     except SignalException as error:
         # The processes were sent the same signal, and have saved.
         raise Interrupted(
@@ -93,6 +98,42 @@ def launch(
             "Check that the address is one of theirs, that its port is free and open, and that"
             f" {machines} of them were started",
         ) from error
+
+
+@contextlib.contextmanager
+def _ending_the_stopped(processes: int) -> Iterator[None]:
+    """Within, kill a process that stands still once another one of this machine has ended.
+
+    The agent asks it to end and waits half a minute, but a process that was stopped hears nothing.
+
+    Args:
+        processes: How many there are.
+    """
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_S):
+            with contextlib.suppress(psutil.Error):
+                children = psutil.Process().children()
+                stopped = [c for c in children if c.status() == psutil.STATUS_STOPPED]
+                # As long as all are there, somebody may look at it, and let it go on. Whatever else
+                # was started here, such as Python's own tracker of resources, does not count.
+                if stopped and sum(map(_trains, children)) < processes:
+                    for child in stopped:
+                        child.kill()
+
+    thread = threading.Thread(target=look, daemon=True, name="the stopped")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _trains(process: psutil.Process) -> bool:
+    """Whether it is a living process of the run."""
+    return process.status() != psutil.STATUS_ZOMBIE and "groundup" in process.cmdline()
 
 
 def _in_words(error: ChildFailedError) -> TrainingError | Interrupted:

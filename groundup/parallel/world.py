@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from groundup.core.errors import TrainingError
+from groundup.parallel import exchange
 from groundup.parallel.failures import Absences, Member, first_line
 from groundup.parallel.gradients import GradientsInOrder, OwnGradients, SummedGradients
 from groundup.parallel.layout import Layout, connect, settle
@@ -32,7 +31,6 @@ from groundup.recipe.sections import Parallel
 __all__ = ["ALONE", "World", "join"]
 
 T = TypeVar("T")
-_POLL_S = 0.02
 
 
 class World:
@@ -52,7 +50,6 @@ class World:
 
     Attributes:
         layout: How the work is laid out; until the recipe is read, as for one process.
-        place: What this process is doing, for errors: ``step 12, samples from 192``.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class World:
         self.rank = rank
         self.size = size
         self.local_size = local_size
-        self.place = "the start"
+        self._place = "the start"
         self.layout = Layout()
         self._absences = absences
         self._store = store
@@ -90,6 +87,24 @@ class World:
             with self.naming("processes are grouped") if self.size > 1 else nullcontext():
                 self._connected[key] = connect(settled, self._device, self._timeout)
         self.layout = self._connected[key]
+
+    @property
+    def place(self) -> str:
+        """What this process is doing, for errors: ``step 12, samples from 192``."""
+        return self._place
+
+    @place.setter
+    def place(self, place: str) -> None:
+        self._place = place
+        if self._absences is not None:
+            self._absences.move_to(place)
+
+    def keep_stacks(self, folder: Path) -> None:
+        """Write the stacks of a process that fails or gets no further to a run's folder
+        ``failures``."""
+        if self._absences is not None:
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self._absences.keep_stacks(folder / "failures", attempt)
 
     @property
     def is_first(self) -> bool:
@@ -116,17 +131,8 @@ class World:
         # One process exchanges nothing, not even with itself: its loop is as quick as it was.
         if self.size == 1:
             return [value]
-        # Not ``all_gather_object``, which unpickles what comes.
-        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        lengths = self._gather(torch.tensor([len(own)]), what)[:, 0].tolist()
-        # PyTorch exchanges tensors of one shape, so every text is as long as the longest.
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
-        padded[: len(own)] = own
-        found = self._gather(padded, what)
-        return [
-            json.loads(bytes(row[:length].tolist()))
-            for row, length in zip(found, lengths, strict=True)
-        ]
+        with self.naming(what):
+            return exchange.gather_said(value, what)
 
     def gather_parts(self, value: Any, what: str) -> list[Any]:
         """Return what is said of each part of a batch, in order: once, however many processes share
@@ -136,20 +142,16 @@ class World:
 
     def gather_tensors(self, values: Tensor, what: str) -> Tensor:
         """Return (copies, ...) what each copy of the parameters gives; all are of one shape."""
-        copies = self.layout.copies_size
-        return values[None] if copies == 1 else self._gather(values, what, self.layout.copies)
+        if self.layout.copies_size == 1:
+            return values[None]
+        with self.naming(what):
+            return exchange.gather_tensors(values, what, self.layout.copies)
 
     def add_up(self, values: Tensor, what: str) -> None:
         """Replace a tensor by the sum of those of all copies of the parameters."""
         if self.layout.copies_size > 1:
             with self.naming(what):
-                dist.all_reduce(values, group=self.layout.copies)
-
-    def _gather(self, values: Tensor, what: str, group: ProcessGroup | None = None) -> Tensor:
-        found = values.new_empty((dist.get_world_size(group), *values.shape))
-        with self.naming(what):
-            dist.all_gather(list(found.unbind()), values.contiguous(), group=group)
-        return found
+                exchange.add_up(values, what, self.layout.copies)
 
     def first(self, action: Callable[[], T], what: str) -> T | None:
         """Let the first process do something, such as writing, and wait for it however long it
@@ -163,24 +165,16 @@ class World:
         self._waits += 1
         key = f"first/{self._waits}"
         assert self._store is not None
+        assert self._absences is not None
+        # There is no limit, as it may prepare a corpus for hours.
         if self.is_first:
-            done = action()  # a failure is told by whoever ends the process
+            with self._absences.alive(key):
+                done = action()  # a failure is told by whoever ends the process
             self._store.set(key, "done")
             return done
         with self.naming(what):
-            self._wait_for(key)
+            self._absences.wait(key)
         return None
-
-    def _wait_for(self, key: str) -> None:
-        """Wait until the first process is done, or has left word that it ends."""
-        assert self._store is not None
-        assert self._absences is not None
-        # In pieces, between which a signal is heard: there is no limit, as it may prepare a corpus
-        # for hours.
-        while not self._store.check([key]):
-            if self._absences.has_failed(0):
-                raise RuntimeError("the first process has ended")
-            time.sleep(_POLL_S)
 
     def in_turn(self, build: Callable[[], T], what: str) -> T:
         """Return what each process builds, the first one before the others: these find what it has
@@ -226,17 +220,17 @@ class World:
             yield
         except BaseException as error:
             if self._absences is not None:
-                self._absences.tell_failure(error, self.place)
+                self._absences.tell_failure(error)
             raise
 
     def _name(self, rank: int) -> str:
-        return str(self._absences.members[rank]) if self._absences else "this process"
+        return self._absences.name(rank) if self._absences else "this process"
 
     def naming(self, what: str) -> AbstractContextManager[None]:
         """Return the context in which an exchange that fails names the processes which did not
         answer."""
         assert self._absences is not None
-        return self._absences.named(what, self.place)
+        return self._absences.named(what)
 
 
 ALONE = World()
@@ -285,12 +279,13 @@ def join(timeout_s: float, device: str) -> World:
         ) from error
     own = Member(rank, platform.node(), os.getpid())
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    absences = Absences(store, own, size)
+    absences = Absences(store, own, size, timeout_s)
     kind = "cuda" if on_gpu else "cpu"
     world = World(rank, size, local_size, absences, store, kind, timeout)
     introduced = world.gather([own.rank, own.host, own.process], "introductions")
-    absences.members = [Member(*each) for each in introduced]
+    absences.introduce([Member(*each) for each in introduced])
     _joined.append(world)
     # At the end of the program, not of a run: a second one would have to meet again.
     atexit.register(dist.destroy_process_group)
+    atexit.register(absences.close)
     return world

@@ -27,7 +27,7 @@ from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
-from groundup.core.errors import RunError
+from groundup.core.errors import DataError, RunError
 from groundup.core.values import Batch, Split
 from groundup.machine import devices
 from groundup.recipe.sections import Machine
@@ -49,6 +49,7 @@ __all__ = [
     "open_stream",
     "refill",
     "restore_stream",
+    "take_batch",
 ]
 
 
@@ -88,6 +89,9 @@ class Processes(Protocol):
 
     def first(self, action: Callable[[], Any], what: str) -> Any:
         """Let the first process do something, and wait for it; the others get None."""
+
+    def refuse_differences(self, name: str, value: str) -> None:
+        """Make sure that all processes have the same of something."""
 
     def gradients(self, parameters: Sequence[nn.Parameter], *, exact: bool) -> Gradients:
         """Return what adds up the gradients of these, with ``exact`` in the samples' order."""
@@ -230,7 +234,12 @@ class HeldOut:
                 micro-batches; None takes the whole split.
         """
         if split not in self._streams:
-            self._streams[split] = open_stream(self._run, self._parts, split)
+            stream = open_stream(self._run, self._parts, split)
+            # Each process computes as many batches: one of a divided model cannot go without the
+            # others.
+            name = f"the number of {split} samples"
+            self._parts.world.refuse_differences(name, f"{stream.samples_per_epoch}")
+            self._streams[split] = stream
         stream = self._streams[split]
         # The same micro-batches each time, so that validations compare.
         stream.load_state_dict({"samples": 0})
@@ -249,6 +258,24 @@ class HeldOut:
         for stream in self._streams.values():
             with contextlib.suppress(Exception):
                 stream.close()
+
+
+def take_batch(stream: Stream) -> Batch:
+    """Return the next micro-batch of a training stream, which has no end.
+
+    Raises:
+        DataError: If it has one.
+    """
+    try:
+        return next(stream)
+    except StopIteration:
+        # It would end the loop as if all steps were done, on this process alone.
+        came = stream.state_dict().get("samples", "some")
+        raise DataError(
+            "training data",
+            f"ended after {came} samples, but has to begin again for as long as a run takes",
+            "Let the stream of the data begin its next pass",
+        ) from None
 
 
 def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:

@@ -40,6 +40,7 @@ from groundup.training.components import (
     open_stream,
     refill,
     restore_stream,
+    take_batch,
 )
 from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
@@ -258,7 +259,7 @@ class Trainer:
             # 6. Repeat.
 
     def _next_batch(self) -> Batch:
-        return move_batch(next(self.stream), self.recipe.machine, self.device)
+        return move_batch(take_batch(self.stream), self.recipe.machine, self.device)
 
     def _update(self, accumulated: Accumulation) -> Report:
         losses = accumulated.means()
@@ -372,9 +373,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        checkpoint = self.state_dict()
         keep = (self.recipe.checkpoints.keep, self.best.step)
-        save = partial(self.run.checkpoints.save, checkpoint, *keep)
+        save = partial(self.run.checkpoints.save, self.state_dict(), *keep)
         self.world.first(save, "the checkpoint is written")
 
     def resume(self) -> bool:
