@@ -8,13 +8,14 @@ PEERS := $(VENV)/.peers
 # program would compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help quickstart setup test fast lint learn bench gpu-check docs schedulers clean
+.PHONY: help quickstart setup test fast lint learn bench campaign-parallel gpu-check docs schedulers clean
 help:
 	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, evaluate it (four to ten minutes after the set-up)"
 	@echo "setup       make the environment"
 	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
 	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"
 	@echo "schedulers  install what job files are checked against, in an environment of its own"
+	@echo "campaign-parallel  kill, stop and restart runs on several processes, over and over (hours)"
 	@echo "gpu-check   try everything on a GPU in at most eight minutes; sets nothing up and needs no network"
 
 setup: $(READY)
@@ -59,6 +60,11 @@ bench: setup
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/tokenize_rate.py
 	$(BIN)/python benchmarks/startup.py
+
+# A short part of it: make campaign-parallel SHARE=0.1
+SHARE ?= 1.0
+campaign-parallel: setup
+	$(BIN)/python scripts/campaign_parallel.py --share $(SHARE)
 
 # With the python that has PyTorch for CUDA: make gpu-check PYTHON=python
 gpu-check:

@@ -22,6 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from groundup.core.errors import Interrupted, TrainingError
 from groundup.parallel.failures import first_line
+from groundup.parallel.meeting import check_rendezvous
 
 __all__ = ["launch"]
 
@@ -33,6 +34,8 @@ _LOUD = (
 # How soon the agent sees that a process has ended.
 _WATCH_S = 0.1
 _LOOK_S = 0.5
+# How long the machine of the rendezvous may take to be reached.
+_REACHED_S = 60
 _INTERRUPTED = Interrupted.exit_code
 
 
@@ -63,6 +66,8 @@ def launch(
             f"{machines} machines do not know where to find each other",
             "Give each --rendezvous HOST:PORT of the same one of them",
         )
+    if rendezvous is not None:
+        check_rendezvous(rendezvous)
     endpoint = rendezvous or _HERE
     config = LaunchConfig(
         min_nodes=machines,
@@ -72,6 +77,7 @@ def launch(
         run_id="groundup" if rendezvous else f"groundup-{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint=endpoint,
+        rdzv_configs={"read_timeout": _REACHED_S},
         max_restarts=restarts,
         monitor_interval=_WATCH_S,
         start_method="spawn",

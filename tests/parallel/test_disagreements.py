@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,15 @@ if rank:
     sys.path.insert(0, sys.argv[2])
 
 import json, torch
+from groundup import api
 from groundup.core.errors import TrainingError
 from groundup.parallel.world import join
 from groundup.recipe.recipe import load_recipe
-from groundup.training.build import refuse_differences
+from groundup.training import build
 
 world = join(60, "cpu")
 recipe = load_recipe(json.loads(sys.argv[1]), {"optim.lr": 0.1 * (1 + rank)})
+world.arrange(recipe.parallel)
 long = "x" * (3000 * rank)
 assert world.gather(long, "long texts") == ["", "x" * 3000]
 gradients = "gradients are added up"
@@ -43,9 +44,18 @@ cases = [
     lambda: world.add_up(torch.ones(4 + rank), gradients),
     lambda: world.gather_tensors(torch.ones(2, dtype=(torch.float32, torch.float64)[rank]), "rows"),
     lambda: world.add_up(torch.ones(4), gradients) if rank else world.gather(1, "losses"),
-    lambda: refuse_differences(world, recipe),
+    lambda: build.refuse_differences(world, recipe),
     lambda: world.refuse_differences("recipe", f"{recipe.optim.lr}"),
 ]
+
+
+def validate():
+    folder = Path("runs") / recipe.name
+    begun = build.open_run(world, lambda: build.freeze(api.start(recipe), world), folder)
+    build.build_trainer(begun, world).evaluate(1)
+
+
+cases.append(validate)
 said = []
 for case in cases:
     try:
@@ -115,7 +125,7 @@ class SlowThere(Classify):
     def forward(self, model, batch):
         calls.append(1)
         if os.environ.get("RANK") == "1" and len(calls) > 6:
-            time.sleep(60)
+            time.sleep(1000)
         return super().forward(model, batch)
 
 
@@ -163,13 +173,13 @@ def test_each_difference_is_named_by_both(tmp_path: Path) -> None:
     shutil.copytree(package, copy / "groundup", ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "groundup" / "nn" / "attention.py").open("a", encoding="utf-8") as file:
         file.write("# changed by hand\n")
-    recipe = tiny_run("mlp", tmp_path) | {"name": "compared"}
+    recipe = _uneven(tmp_path, "shorter")
     done = _torchrun(tmp_path, COMPARING, json.dumps(recipe), str(copy))
     assert done.returncode == 0, done.stderr
     found = {row["rank"]: row for row in map(json.loads, done.stdout.splitlines())}
     for rank in (0, 1):
         assert found[rank]["total"] == [3.0, 3.0]
-        shapes, kinds, operations, code, settings = found[rank]["said"]
+        shapes, kinds, operations, code, settings, rows = found[rank]["said"]
         start = rf"rank {rank} \(process \d+ on \S+\), the start: the processes exchange different"
         zero, one = (rf"rank {number} \(process \d+ on \S+\)" for number in (0, 1))
         added = r"gradients are added up \(float32 of shape"
@@ -178,6 +188,8 @@ def test_each_difference_is_named_by_both(tmp_path: Path) -> None:
         assert re.search(rf"{zero}: losses; {one}: gradients are added up", operations)
         assert re.match(rf"the code of groundup: {one} has another than {zero}: \w+ and", code)
         assert re.match(rf"recipe: {one} has another than {zero}: 0.2 and 0.1\.", settings)
+        held_out = rf"the number of validation samples: {one} has another than {zero}: 99 and 100"
+        assert re.match(held_out, rows), rows
 
 
 def _uneven(folder: Path, source: str) -> dict[str, Any]:
@@ -201,16 +213,6 @@ def test_data_that_ends_on_one_process(tmp_path: Path) -> None:
     assert "take_batch" in (folder / "rank-1-attempt-0.txt").read_text(encoding="utf-8")
 
 
-def test_data_with_fewer_rows_on_one_process(tmp_path: Path) -> None:
-    done = launch(tmp_path, 2, write_recipe(tmp_path, _uneven(tmp_path, "shorter")))
-    assert done.returncode == 6, done.stderr
-    assert "Traceback" not in done.stderr
-    for said in said_by_ranks(done.stderr):
-        assert re.search(
-            r"the number of validation samples: rank 1 \(.*\) has another than rank 0", said
-        ), said
-
-
 def test_data_of_another_content_on_one_machine(tmp_path: Path) -> None:
     """Each process has a working folder of its own, as two machines have."""
     recipe = tiny_run("gpt", tmp_path) | {"name": "data"}
@@ -232,7 +234,7 @@ def test_data_of_another_content_on_one_machine(tmp_path: Path) -> None:
     # PyTorch's launcher may print the error once more.
     assert re.search(
         r"DataError: rank 1 \(.*\), the start: .*data: the data has changed since this run began:"
-        r" texts.jsonl has other content",
+        r" train/texts.jsonl has other content",
         done.stderr,
     ), done.stderr
     assert not (tmp_path / "runs" / "data" / "checkpoints").exists()
@@ -242,14 +244,15 @@ def test_a_slow_process_is_named_with_what_it_does(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     recipe = tiny_run("mlp", tmp_path) | {"name": "slow", "uses": ["slow.py"]}
     recipe |= {"task": {"name": "slow_there"}, "parallel": {"timeout_s": 5}}
-    begin = time.monotonic()
+    # Without an answer in time the whole would take as long as the sleep, more than is waited for.
     done = launch(tmp_path, 2, write_recipe(tmp_path, recipe | {"machine": {}}))
-    assert time.monotonic() - begin < 60
     assert done.returncode == 6, done.stderr
-    said = said_by_ranks(done.stderr)
-    assert re.match(r"rank 0 \(.*\), step \d+, samples from \d+: rank 1 \(.*\) did not", said[0])
+    first, second = said_by_ranks(done.stderr)
+    assert re.match(r"rank 0 \(.*\), step \d+, samples from \d+: rank 1 \(.*\) did not", first)
+    # It would sleep on, and the agent would wait for it.
+    assert re.match(r"rank 1 \(.*\), step \d+, .*: rank 0 \(.*\) is gone, and what", second)
     stacks = tmp_path / "runs" / "slow" / "failures" / "rank-1-attempt-0.txt"
-    assert re.search(r'File ".*slow.py", line 13 in forward', stacks.read_text(encoding="utf-8"))
+    assert re.search(r'File ".*slow.py", line \d+ in forward', stacks.read_text(encoding="utf-8"))
 
 
 def test_a_process_that_dies_while_it_writes_a_checkpoint(tmp_path: Path) -> None:
@@ -259,11 +262,9 @@ def test_a_process_that_dies_while_it_writes_a_checkpoint(tmp_path: Path) -> Non
     recipe["machine"] = recipe["machine"] | {"micro_batch_size": 4}
     whole = api.train(recipe | {"name": "whole"}, runs=tmp_path / "runs")
     path = write_recipe(tmp_path, recipe | {"name": "dies", "uses": ["dying.py"]})
-    begin = time.monotonic()
     done = launch(tmp_path, 2, path, restarts=1)
     assert done.returncode == 0, done.stderr
-    # The agent alone would wait for half a minute for the other one.
-    assert time.monotonic() - begin < 30
+    # Whoever did not notice would wait until the agent ends it, without a word.
     (said,) = said_by_ranks(done.stderr)
     assert re.match(r"rank 1 \(.*\), step 39, .*: rank 0 \(.*\) did not answer while", said), said
     assert "dies: resumed from the checkpoint of step 20" in done.stderr

@@ -157,27 +157,3 @@ def test_what_two_processes_cannot_share(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
-
-
-def test_processes_with_other_recipes_do_not_begin(tmp_path: Path) -> None:
-    """As where a machine has an older copy of a file."""
-    written = tiny_run("mlp", tmp_path)
-    code = (
-        "import os, groundup; from groundup import api;"
-        f"recipe = {written!r};"
-        "recipe['optim'] = {'lr': 0.1 * (1 + int(os.environ['RANK']))};"
-        "api.train(recipe)"
-    )
-    script = tmp_path / "differing.py"
-    script.write_text(code, encoding="utf-8")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [command(1)[0], *torchrun, str(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode != 0
-    assert re.search(r"recipe: rank 1 \(.*\) has another than rank 0 \(", done.stderr)
-    assert not (tmp_path / "runs").exists()
