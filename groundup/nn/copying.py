@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.core.values import IGNORED
-from groundup.nn.loss import linear_log_probs, widen
+from groundup.nn.logits import widen
+from groundup.nn.loss import linear_log_probs
+from groundup.parallel.vocabulary import look_up, mean_row, rows_in
 
 __all__ = ["CopyHead", "CopySource"]
 
@@ -97,9 +99,9 @@ class CopyHead(nn.Module):
         found = torch.logaddexp(log_p + write, (chosen + _LEAST).log() + copy)
         # The mean over the vocabulary: that of the tokens that are only written, and what copying
         # adds to each different token of the input.
-        norm = widen((hidden * weight[index]).sum(-1)) - log_p
-        mean = widen(hidden @ weight.mean(0)) - norm + write
-        own = torch.bmm(hidden, weight[source.tokens].transpose(1, 2))  # (B, T, S)
+        norm = widen((hidden * look_up(weight, index)).sum(-1)) - log_p
+        mean = widen(hidden @ mean_row(weight)) - norm + write
+        own = torch.bmm(hidden, look_up(weight, source.tokens).transpose(1, 2))  # (B, T, S)
         written = widen(own) - norm[..., None] + write[..., None]
         same = source.tokens[:, :, None] == source.tokens[:, None]
         if source.mask is not None:
@@ -110,7 +112,7 @@ class CopyHead(nn.Module):
         if source.mask is not None:
             shares = shares * source.mask[:, 0, 0]
         more = torch.logaddexp(written, (copied + _LEAST).log() + copy[..., None]) - written
-        mean = mean + (more * shares[:, None]).sum(-1) / len(weight)
+        mean = mean + (more * shares[:, None]).sum(-1) / rows_in(weight)
         zero = torch.zeros((), dtype=found.dtype, device=found.device)
         sums = [-torch.where(there, each, zero).sum() for each in (found, mean)]
         return torch.stack(sums)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.attention import Attention, AttentionContext, AttentionShape
+from groundup.nn.logits import output_logits
 from groundup.nn.mlp import MLP
 from groundup.nn.transformer import BlockShape
 
@@ -62,7 +63,7 @@ class MaskedHead(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return logits (..., V) of states x (..., C) by the embedding (V, C)."""
         x = F.gelu(self.transform(x), approximate=self.approximate)
-        return F.linear(self.norm(x), embedding, self.bias)
+        return output_logits(self.norm(x), embedding, self.bias)
 
 
 def same_document(tokens: Tensor, boundaries: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = ["FiniteScalarQuantizer"]
 

@@ -5,7 +5,6 @@ Shape legend: M tokens, C width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,19 +14,24 @@ from torch import Tensor
 from groundup.core.values import IGNORED
 from groundup.machine.lazy_compiler import spare_the_compiler
 from groundup.nn.autograd import apply
+from groundup.nn.divided_loss import divided_cross_entropy_sum, divided_log_probs
+from groundup.nn.logits import (
+    cap_logits,
+    cast,
+    chunk_bytes,
+    chunk_size,
+    chunks,
+    wide_dtype,
+    widen,
+)
+from groundup.parallel.vocabulary import part_of
 
 __all__ = [
-    "cap_logits",
     "linear_cross_entropy",
     "linear_cross_entropy_sum",
     "linear_log_probs",
-    "widen",
 ]
 
-# Of float32 logits held at a time, whatever the vocabulary. A GPU needs more at once to be busy,
-# and reads the weight's gradient for every chunk.
-_CHUNK_BYTES = 32 * 2**20
-_CHUNK_BYTES_GPU = 512 * 2**20
 # Tokens. Numbers of trained tokens are rounded up to it, so that few shapes occur.
 _MULTIPLE = 256
 
@@ -56,10 +60,13 @@ def linear_cross_entropy_sum(
         (arXiv:2411.09009), the idea of never holding the logits; the chunks with gradients in the
         forward pass are those of Hsu et al., Liger Kernel, 2024 (arXiv:2410.10989), section 3.
     """
-    hidden, targets = _only_trained(_cast(hidden), targets)
-    weight = _cast(weight)
+    part = part_of(weight)
+    hidden, targets = _only_trained(cast(hidden), targets)
+    weight = cast(weight)
+    if part is not None:
+        return divided_cross_entropy_sum(hidden, weight, targets, softcap, part)
     # Less than a chunk: there is nothing to save.
-    if hidden.shape[0] * weight.shape[0] * 4 <= _chunk_bytes(weight):
+    if hidden.shape[0] * weight.shape[0] * 4 <= chunk_bytes(weight):
         logits = cap_logits(widen(F.linear(hidden, weight)), softcap)
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -73,26 +80,21 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For
     evaluation: no gradient."""
+    divided = part_of(weight)
     with torch.no_grad():
-        hidden = _cast(hidden)
-        weight = _cast(weight)
-        losses = hidden.new_zeros(len(hidden), dtype=_wide(hidden))
+        hidden = cast(hidden)
+        weight = cast(weight)
+        if divided is not None:
+            chosen = targets.clamp(min=0)
+            log_probs = divided_log_probs(hidden, weight, chosen, softcap, divided)
+            return torch.where(targets != IGNORED, -log_probs, 0.0)
+        size = chunk_size(len(weight), weight)
+        losses = hidden.new_zeros(len(hidden), dtype=wide_dtype(hidden))
         # Only tokens that are scored are multiplied with the output layer.
-        for part in torch.split((targets != IGNORED).nonzero()[:, 0], _chunk_size(weight)):
+        for part in torch.split((targets != IGNORED).nonzero()[:, 0], size):
             logits = cap_logits(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
         return losses
-
-
-def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
-    """Return ``cap * tanh(logits / cap)``, or the logits as they are.
-
-    Source:
-        Gemma Team, Gemma 2, 2024 (arXiv:2408.00118), section 2.
-    """
-    if cap is None:
-        return logits
-    return cap * torch.tanh(logits / cap)
 
 
 def linear_log_probs(
@@ -112,8 +114,11 @@ def linear_log_probs(
         softcap: Logits are bent to stay between minus and plus this, as ``cap_logits`` does it;
             None: they are not.
     """
-    hidden = _cast(hidden)
-    weight = _cast(weight)
+    part = part_of(weight)
+    hidden = cast(hidden)
+    weight = cast(weight)
+    if part is not None:
+        return divided_log_probs(hidden, weight, targets, softcap, part)
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     # Of a frozen weight only d log p / d hidden is wanted: it can be kept in place of the logits.
     keeps = needed and not weight.requires_grad
@@ -131,9 +136,9 @@ class _LogProbs(torch.autograd.Function):
         softcap: float | None,
     ) -> Tensor:
         ctx.softcap = softcap
-        found = hidden.new_empty(len(hidden), dtype=_wide(hidden))
+        found = hidden.new_empty(len(hidden), dtype=wide_dtype(hidden))
         slopes = torch.empty_like(hidden) if keeps_slopes else None
-        for rows in _chunks(len(hidden), weight):
+        for rows in chunks(len(hidden), len(weight), weight):
             logits = cap_logits(widen(hidden[rows] @ weight.T), softcap)
             index = targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
@@ -157,7 +162,7 @@ class _LogProbs(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         # Chunks are added up in the gradient's finer dtype: in bf16 late ones would be lost.
         grad_weight = torch.zeros_like(weight, dtype=grad.dtype)
-        for rows in _chunks(len(hidden), weight):
+        for rows in chunks(len(hidden), len(weight), weight):
             logits = cap_logits(widen(hidden[rows] @ weight.T), ctx.softcap)
             norm = logits.logsumexp(1, keepdim=True)
             slopes = _slopes(logits, norm, targets[rows, None], ctx.softcap)
@@ -165,11 +170,6 @@ class _LogProbs(torch.autograd.Function):
             torch.mm(slopes, weight, out=grad_hidden[rows])
             grad_weight += slopes.T @ hidden[rows]
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
-
-
-def _chunks(tokens: int, weight: Tensor) -> Iterator[slice]:
-    size = _chunk_size(weight)
-    return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
 
 def _slopes(logits: Tensor, norm: Tensor, index: Tensor, softcap: float | None) -> Tensor:
@@ -201,34 +201,6 @@ def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.index_select(0, chosen), kept
 
 
-def _cast(x: Tensor) -> Tensor:
-    """Apply autocast, which does not reach into operators of our own."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """Return float32, or float64 where x is that: what sums and softmaxes are computed in."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def widen(logits: Tensor) -> Tensor:
-    """Return logits in float32, or in float64 where they are: a softmax in bf16 loses digits."""
-    return logits.to(_wide(logits))
-
-
-def _chunk_size(weight: Tensor) -> int:
-    """Return how many tokens' logits fit in a chunk: a power of two, at least 64."""
-    # A power of two: chunks of few sizes, whose kernels are made once.
-    return 1 << max(6, (_chunk_bytes(weight) // (4 * weight.shape[0])).bit_length() - 1)
-
-
-def _chunk_bytes(weight: Tensor) -> int:
-    return _CHUNK_BYTES if weight.device.type == "cpu" else _CHUNK_BYTES_GPU
-
-
 @torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())
 def _chunked(
     hidden: Tensor,
@@ -246,7 +218,7 @@ def _chunked(
     total, grad_hidden, grad_weight = _outputs(hidden, weight, with_grad, trained_weight)
     total.zero_()
     grad_weight.zero_()
-    for rows in _chunks(len(hidden), weight):
+    for rows in chunks(len(hidden), len(weight), weight):
         part = hidden[rows]
         target = targets[rows]
         trained = target != IGNORED
@@ -300,7 +272,7 @@ def _outputs(
     hidden: Tensor, weight: Tensor, with_grad: bool, trained_weight: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tensors without content for what ``_chunked`` returns."""
-    wide = _wide(hidden)
+    wide = wide_dtype(hidden)
     # Outputs of an operator may not be None: what is not asked for is empty.
     grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
     grad_weight = weight.new_empty(weight.shape if trained_weight else 0, dtype=wide)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.attention import (
@@ -25,12 +24,8 @@ from groundup.nn.attention import (
     token_positions,
 )
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.loss import (
-    cap_logits,
-    linear_cross_entropy,
-    linear_cross_entropy_sum,
-    linear_log_probs,
-)
+from groundup.nn.logits import cap_logits, output_logits
+from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, linear_log_probs
 from groundup.nn.mlp import MLP, AnyActivation
 from groundup.nn.norm import RMSNorm
 
@@ -331,7 +326,7 @@ class DecoderLM(nn.Module):
 
     def logits_from(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) from hidden states (..., C)."""
-        logits = cap_logits(F.linear(hidden, self.output_weight), self.parts.logit_cap)
+        logits = cap_logits(output_logits(hidden, self.output_weight), self.parts.logit_cap)
         # Padding of the embedding is never predicted.
         return logits[..., : self.config.vocabulary_size]
 

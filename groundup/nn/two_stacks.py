@@ -19,10 +19,12 @@ from groundup.nn.attention import AttentionContext, Passage, token_positions
 from groundup.nn.copying import CopyHead
 from groundup.nn.encoder_decoder_block import EncoderDecoderShape, ReadInput, TwoStackBlock
 from groundup.nn.kv_cache import KeyValueCache
+from groundup.nn.logits import output_logits
 from groundup.nn.loss import linear_cross_entropy_sum
 from groundup.nn.positions import RelativeBias, sinusoids
 from groundup.nn.rope import rotary_angles
 from groundup.nn.transformer import initialise_transformer
+from groundup.parallel.vocabulary import add_column, look_up, mean_row
 
 __all__ = ["TwoStackTransformer"]
 
@@ -216,7 +218,7 @@ class TwoStackTransformer(nn.Module, ABC):
     # --------------------------------------------------------------------------------- the output
     def logits_from(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) from hidden states (..., C)."""
-        return F.linear(self._scaled(hidden), self.output_weight, self.output_bias)
+        return output_logits(self._scaled(hidden), self.output_weight, self.output_bias)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         scale = self.shape.output_scale
@@ -229,12 +231,12 @@ class TwoStackTransformer(nn.Module, ABC):
         if self.output_bias is not None:
             # One channel more, which is always 1, carries the bias.
             hidden = F.pad(hidden, (0, 1), value=1.0)
-            weight = torch.cat((weight, self.output_bias[:, None].to(weight.dtype)), 1)
+            weight = add_column(weight, self.output_bias)
         loss = linear_cross_entropy_sum(hidden, weight, targets)
         # The mean of -log p over the vocabulary is that of the target, and how much more the
         # target's logit is than the mean logit. Both are products with one vector a token.
         there = targets != IGNORED
-        ahead = weight[targets.clamp(min=0)] - weight.mean(0)
+        ahead = look_up(weight, targets.clamp(min=0)) - mean_row(weight)
         more = ((hidden * ahead).sum(-1).to(loss.dtype) * there).sum()
         return torch.stack((loss, loss + more))
 

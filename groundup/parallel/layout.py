@@ -34,6 +34,7 @@ class Layout:
             ``replicate``, which needs none.
         copies: The processes that have the same parameters as this one and compute other parts of
             their gradients; None for all of the world.
+        holders: The processes that together have the model once; None for this one alone.
     """
 
     pipeline: int = 1
@@ -44,6 +45,7 @@ class Layout:
     rank: int = 0
     mesh: DeviceMesh | None = field(default=None, compare=False)
     copies: ProcessGroup | None = field(default=None, compare=False)
+    holders: ProcessGroup | None = field(default=None, compare=False)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -80,6 +82,11 @@ class Layout:
         """How many processes have the same parameters as this one, and gradients of other samples
         or other tokens."""
         return self.replicate * self.context
+
+    @property
+    def holders_size(self) -> int:
+        """Over how many processes a copy of the parameters is divided."""
+        return self.pipeline * self.shard * self.tensor
 
     @property
     def reporting_ranks(self) -> list[int]:
@@ -160,7 +167,8 @@ def connect(layout: Layout, device: str, timeout: timedelta) -> Layout:
     numbers = torch.arange(layout.size).view(*(layout.sizes[axis] for axis in axes))
     mesh = DeviceMesh.from_group(groups, device, numbers, mesh_dim_names=tuple(axes))
     copies = _join_group(layout, timeout, "replicate", "context")
-    return replace(layout, mesh=mesh, copies=copies)
+    holders = _join_group(layout, timeout, "pipeline", "shard", "tensor")
+    return replace(layout, mesh=mesh, copies=copies, holders=holders)
 
 
 def _join_group(layout: Layout, timeout: timedelta, *axes: str) -> ProcessGroup:

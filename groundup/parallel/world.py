@@ -9,7 +9,7 @@ import atexit
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,15 @@ from torch.distributed.rendezvous import rendezvous
 from groundup.core.errors import TrainingError
 from groundup.parallel import exchange
 from groundup.parallel.failures import Absences, Member, first_line
-from groundup.parallel.gradients import GradientsInOrder, OwnGradients, SummedGradients
+from groundup.parallel.gradients import (
+    GradientsInOrder,
+    Norm,
+    OwnGradients,
+    SummedGradients,
+    WholeNorm,
+    own_norm,
+)
+from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout, connect, settle
 from groundup.recipe.sections import Parallel
 
@@ -50,6 +58,7 @@ class World:
 
     Attributes:
         layout: How the work is laid out; until the recipe is read, as for one process.
+        holdings: What this process has of each tensor of the model; until that is laid out, all.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class World:
         self.local_size = local_size
         self._place = "the start"
         self.layout = Layout()
+        self.holdings = Holdings({})
         self._absences = absences
         self._store = store
         self._device = device
@@ -187,10 +197,30 @@ class World:
     ) -> OwnGradients | SummedGradients | GradientsInOrder:
         """Return what adds up the gradients of these parameters over their copies, with ``exact``
         in the order of the samples."""
+        norm: Norm = own_norm
+        if self.layout.holders_size > 1:
+            norm = WholeNorm(self.holdings.repeats, self._add_up_holders)
         if exact:
-            return GradientsInOrder(parameters, self.gather_tensors)
-        alone = self.layout.copies_size == 1
-        return OwnGradients() if alone else SummedGradients(parameters, self.add_up)
+            return GradientsInOrder(parameters, self.gather_tensors, norm)
+        if self.layout.copies_size > 1:
+            return SummedGradients(parameters, self.add_up, norm)
+        return OwnGradients(parameters, norm)
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the model's whole tensors by name from what each process has of them."""
+        if self.layout.holders_size == 1:
+            return dict(tensors)
+        with self.naming("tensors are gathered"):
+            return self.holdings.whole(tensors)
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return of whole tensors by name what this process has."""
+        return self.holdings.own(tensors)
+
+    def _add_up_holders(self, values: Tensor, what: str) -> None:
+        """Replace a tensor by the sum of those of all that together have the parameters once."""
+        with self.naming(what):
+            dist.all_reduce(values, group=self.layout.holders)
 
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something.

@@ -25,7 +25,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, CutInputs, Evaluation, Example, Loss, Table, Term
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.answers import answer_scores
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import Row, pad_rows

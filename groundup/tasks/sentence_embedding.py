@@ -28,7 +28,7 @@ from groundup.formats.sentence_transformers import (
 )
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.retrieval import ranks, retrieval_measures
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.nn.pooling import (
     first_state,
     greatest_state,

@@ -24,7 +24,7 @@ from groundup.core.settings import setting
 from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Table, Term
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.spans import are_spans, span_measures, spans_of
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.text.add_special_tokens import Row, frame_of, pad_rows

@@ -21,6 +21,7 @@ from groundup.contracts.models import PredictsOutputs, context_length_of
 from groundup.core.errors import RecipeError
 from groundup.core.storage import Storage
 from groundup.machine import devices
+from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
 from groundup.parallel.wrap import divide_steps, lay_out
@@ -205,6 +206,8 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
     share = divide_steps(parts.model, world, run.recipe)
     parts = replace(parts, model=lay_out(parts.model, world.layout), share=share)
+    if world.layout.holders_size > 1:
+        world.holdings = Holdings.of(parts.model, world.layout.tensor)
     trainer = world.in_turn(lambda: Trainer(run, parts), "the data is opened")
     if world.is_first:
         trainer.observe = partial(_observe, trainer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -62,6 +62,9 @@ class Gradients(Protocol):
     def add_up(self) -> None:
         """Replace every gradient by the sum over the whole step."""
 
+    def norm(self) -> float:
+        """Return the norm of all gradients of the model, once they are added up."""
+
 
 class Processes(Protocol):
     """The processes that train a run together, as the loop sees them; one of them, mostly.
@@ -93,6 +96,12 @@ class Processes(Protocol):
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something."""
 
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the model's whole tensors by name from what each process has of them."""
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return of whole tensors by name what this process has."""
+
     def gradients(self, parameters: Sequence[nn.Parameter], *, exact: bool) -> Gradients:
         """Return what adds up the gradients of these, with ``exact`` in the samples' order."""
 
@@ -118,6 +127,11 @@ class Components:
     world: Processes
     teacher: Teacher | None = None
     share: Callable[[Any], Any] = lambda objective: objective
+
+    def take_own(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return of a checkpoint, which holds whole tensors, what this process has of them."""
+        model, moments = map(self.world.own, (checkpoint.model, checkpoint.optimizer))
+        return replace(checkpoint, model=model, optimizer=moments)
 
 
 def held_out_samples(run: Run, batches: int | None) -> int | None:

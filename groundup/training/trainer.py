@@ -270,8 +270,7 @@ class Trainer:
         # A norm costs one pass over all gradients: of a small model's step a tenth.
         watched = clip is not None or self._looks_at_gradients()
         if watched:
-            norms = torch.stack(torch._foreach_norm(gradients))
-            norm = torch.linalg.vector_norm(norms).item() / accumulated.divisor
+            norm = self.gradients.norm() / accumulated.divisor
         learning_rate = self.learning_rate(self.step)
         loss = losses[term]
         samples = self.samples_seen
@@ -344,9 +343,9 @@ class Trainer:
         if self.parts.teacher is not None:
             state["teacher"] = self.parts.teacher.reference
         with self.averaging.applied():
-            trained = self.parts.base.leave_out(self.model.state_dict())
-            weights = {name: value.detach().contiguous() for name, value in trained.items()}
-        moments = self.optimizer.state_dict() | self.averaging.state_dict()
+            weights = self.world.whole(self.parts.base.leave_out(self.model.state_dict()))
+        weights = {name: value.detach().contiguous() for name, value in weights.items()}
+        moments = self.world.whole(self.optimizer.state_dict() | self.averaging.state_dict())
         return Checkpoint(self.step, weights, moments, state, experience_of(self.stream))
 
     def load_state_dict(self, checkpoint: Checkpoint) -> None:
@@ -357,7 +356,8 @@ class Trainer:
             CheckpointError: If it is of an adapter, for another base than the run's.
         """
         where = str(self.run.checkpoints.path(checkpoint.step))
-        checkpoint = self.parts.base.complete(checkpoint, self.model, where)
+        own = self.parts.take_own(checkpoint)
+        checkpoint = self.parts.base.complete(own, self.model, where)
         state: dict[str, Any] = checkpoint.state
         if self.parts.teacher is not None:
             self.parts.teacher.check_same(state, where)
@@ -382,9 +382,8 @@ class Trainer:
         # What a killed writer left is no checkpoint, and would fill the disk over many kills.
         self.run.checkpoints.clean()
         # The first process decides: a disk that is slow elsewhere must not make two runs of one.
-        newest = self.world.gather(self.run.checkpoints.newest_intact(), "a checkpoint is chosen")[
-            0
-        ]
+        intact = self.run.checkpoints.newest_intact()
+        newest, *_ = self.world.gather(intact, "a checkpoint is chosen")
         if newest is None:
             return False
         self.load_state_dict(self.run.checkpoints.load(newest))

@@ -20,7 +20,7 @@ from groundup.models.hub.library_module import LibraryModule
 from groundup.models.hub.named_parts import NamedParts
 from groundup.models.hub.read_inputs import ReadInputs
 from groundup.models.hub.two_stacks import two_stack_parts
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = ["HubEncoderDecoder"]
 

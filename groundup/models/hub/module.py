@@ -20,7 +20,7 @@ from groundup.models.hub.library import COUNT_PADDING, sees_all
 from groundup.models.hub.library_module import LibraryModule
 from groundup.models.hub.named_parts import NamedParts, named_parts
 from groundup.models.hub.positions import BY_LENGTH, begin_again, rotary_positions
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = ["Hub"]
 

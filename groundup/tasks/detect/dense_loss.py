@@ -14,7 +14,7 @@ from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_distances import decode_distances, distances_to
 from groundup.nn.box_overlap import generalized_overlap
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.tasks.detect.assignment import NO_BOX, assign
 
 __all__ = ["DenseLoss", "real_boxes"]

@@ -18,7 +18,7 @@ from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_head import to_centres
 from groundup.nn.box_overlap import areas, generalized_overlap, intersections, overlap
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.tasks.detect.matching import (
     UNMATCHED,
     class_costs,

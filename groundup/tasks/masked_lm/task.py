@@ -32,7 +32,7 @@ from groundup.core.values import (
 )
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.compression import perplexity
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.tasks.masked_lm.masking import Masking, hide_tokens, require_mask
 from groundup.tasks.shared.first_documents import first_documents
 from groundup.tasks.shared.next_token_task import PACKED_ROWS

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from groundup.contracts.tasks import Task
 from groundup.core.values import Batch, Loss, Term
 from groundup.metrics.compression import bits_per_byte, perplexity
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = ["PACKED_ROWS", "NextTokenTask"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.contracts.tasks import Objective
 from groundup.core.values import Batch, Loss, Term
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = ["PredictsByLogits", "r_drop_objective", "symmetric_divergence"]
 

@@ -28,7 +28,7 @@ from groundup.formats.generation_config import read_first_token
 from groundup.generation.options import DecodingOptions
 from groundup.metrics.compression import bits_per_byte, perplexity
 from groundup.metrics.generated_text import quick_scores, require_metrics
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 from groundup.processors.text.bpe_dropout import bpe_dropout
 from groundup.tasks.text_to_text.evaluation import evaluate_outputs
 from groundup.tasks.text_to_text.frames import (

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.ragged import offsets_of, pack_ragged, ragged_rows
 from groundup.core.values import IGNORED, Batch
-from groundup.nn.loss import widen
+from groundup.nn.logits import widen
 
 __all__ = [
     "FrameOutputs",
