@@ -220,7 +220,7 @@ class World:
     def _add_up_holders(self, values: Tensor, what: str) -> None:
         """Replace a tensor by the sum of those of all that together have the parameters once."""
         with self.naming(what):
-            dist.all_reduce(values, group=self.layout.holders)
+            exchange.add_up(values, what, self.layout.holders)
 
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something.
