@@ -13,6 +13,7 @@ from groundup.contracts.models import ModelConfig
 from groundup.core.registry import BUILTINS, lookup
 from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig
+from groundup.nn import logits as output_layer
 from groundup.nn import loss
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.testing import check_model
@@ -290,7 +291,7 @@ def test_the_chunked_loss_is_the_plain_one(
         return [total, *torch.autograd.grad(total / 7, (hidden, weight))]
 
     plain = both()
-    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
+    monkeypatch.setattr(output_layer, "_CHUNK_BYTES", 64 * 50 * 4)
     chunked = both()
     for found, expected in zip(chunked, plain, strict=True):
         assert found.dtype == expected.dtype

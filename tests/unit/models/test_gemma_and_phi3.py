@@ -13,7 +13,7 @@ from groundup.generation.decoding import generate_batch
 from groundup.generation.options import DecodingOptions
 from groundup.models.gemma import Gemma3Config
 from groundup.models.phi3 import Phi3Config
-from groundup.nn import loss
+from groundup.nn import logits as output_layer
 from groundup.nn.lora.adapters import adapted, attach
 from groundup.processors.text.bytes import BytesConfig
 from groundup.recipe.adapter import Adapter
@@ -68,8 +68,8 @@ def test_the_loss_of_capped_logits_a_chunk_at_a_time_is_the_plain_one(
 ) -> None:
     model, tokens = built("gemma3"), torch.randint(40, (2, 80))
     found = []
-    for size in (loss._CHUNK_BYTES, 64 * 40 * 4):
-        monkeypatch.setattr(loss, "_CHUNK_BYTES", size)
+    for size in (output_layer._CHUNK_BYTES, 64 * 40 * 4):
+        monkeypatch.setattr(output_layer, "_CHUNK_BYTES", size)
         model.zero_grad()
         total = model(tokens, targets=tokens.roll(-1, 1))
         total.backward()

@@ -19,6 +19,7 @@ from groundup.data.schemas.preference_formats import recognise_preference, to_ju
 from groundup.data.sources.preferences import PreferenceSource
 from groundup.generation.log_probs import token_log_probs
 from groundup.models.gemma import Gemma3Config
+from groundup.nn import logits as output_layer
 from groundup.nn import loss
 from groundup.processors.text.bytes import BytesConfig
 from groundup.reports.inspect_texts import TextInspector
@@ -333,12 +334,16 @@ def test_log_odds_near_both_ends_have_gradients() -> None:
 def test_log_probs_by_chunks_have_the_gradients_of_plain_ones(
     trained: bool, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr(output_layer, "_CHUNK_BYTES", 64)
     hidden = torch.randn(150, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=trained)
     targets, factors = torch.randint(0, 11, (150,)), torch.randn(150, dtype=torch.float64)
     inputs = (hidden, weight) if trained else (hidden,)
-    plain = loss.cap_logits(hidden @ weight.T, cap).log_softmax(1).gather(1, targets[:, None])[:, 0]
+    plain = (
+        output_layer.cap_logits(hidden @ weight.T, cap)
+        .log_softmax(1)
+        .gather(1, targets[:, None])[:, 0]
+    )
     found = loss.linear_log_probs(hidden, weight, targets, cap)
     torch.testing.assert_close(found, plain)
     expected = torch.autograd.grad((plain * factors).sum(), inputs)

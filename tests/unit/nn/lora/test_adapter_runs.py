@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import groundup
 from groundup.cli.main import app
+from groundup.nn import logits as output_layer
 from groundup.nn import loss
 from groundup.nn.lora.adapters import adapted
 from groundup.recipe.adapter import Adapter
@@ -214,7 +215,7 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
 
 @pytest.mark.slow
 def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
+    monkeypatch.setattr(output_layer, "_CHUNK_BYTES", 64 * 50 * 4)
     torch.manual_seed(0)
     hidden, weight = (
         torch.randn(200, 16, requires_grad=True),
