@@ -33,8 +33,10 @@ from groundup.runs.data_fingerprint import FINGERPRINT, check_data, take_fingerp
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.training import build
-from groundup.training.dry_run import describe_run, keep_processor
+from groundup.training.dry_run import describe_run
+from groundup.training.fit_processor import keep_processor
 from groundup.training.plan_checks import check_layers, check_plan, refuse_contradictions
+from groundup.training.prepare_data import prepare
 from groundup.training.train_longer import CHANGEABLE, go_on_as
 from groundup.training.trainer import Trainer
 from groundup.tuning import lr_range_test, search
@@ -52,6 +54,7 @@ __all__ = [
     "plan",
     "predict",
     "predict_file",
+    "prepare_data",
     "resume",
     "start",
     "train",
@@ -67,6 +70,7 @@ tune = search.tune
 tune_learning_rate = lr_range_test.tune_learning_rate
 export = export_run
 merge = merge_adapters
+prepare_data = prepare
 describe = describe_run
 
 

@@ -222,6 +222,27 @@ def data_inspect(
         Console().print(renderable)
 
 
+@data_app.command("prepare")
+def data_prepare(
+    recipe: Path,
+    overrides: Overrides = None,
+    part: Annotated[
+        str | None, typer.Option(help="Only this part, one of many jobs with one cache: 3/64.")
+    ] = None,
+    join: Annotated[
+        int | None, typer.Option(help="Put together what N parts have made.", min=1)
+    ] = None,
+) -> None:
+    """Clean texts, learn the tokenizer and make the tokens before training.
+
+    Many jobs can do it, each a part: documents, --join, then tokens, --join."""
+    from groundup import api
+    from groundup.cli.arguments import read_overrides
+
+    changes = read_overrides(overrides or [])
+    print(api.prepare_data(recipe, changes, part=part, join=join))
+
+
 @runs_app.command("list")
 def runs_list(runs: RunsFolder = Path("runs")) -> None:
     """List runs with their key results."""

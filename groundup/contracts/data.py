@@ -24,7 +24,9 @@ __all__ = [
     "DataSource",
     "DrawsViews",
     "HasTexts",
+    "Part",
     "Partners",
+    "PreparesInParts",
     "Refillable",
     "Stream",
     "Unlabelled",
@@ -183,6 +185,58 @@ class Refillable(Protocol):
 
     def load_buffer(self, tensors: dict[str, Tensor]) -> None:
         """Go on with what ``buffer`` returned, after ``load_state_dict``."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of a corpus, each prepared by a job of its own.
+
+    Attributes:
+        number: From 1.
+        of: How many parts there are.
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+@runtime_checkable
+class PreparesInParts(Protocol):
+    """A source that several jobs can prepare, on machines that share the cache: in two rounds,
+    first the documents and then their tokens, each of which ends with joining the parts.
+
+    What is joined is the same, byte by byte, for any number of parts, and what one process makes.
+    A part that is there already is not made again.
+    """
+
+    def is_joined(self, cache: Path) -> bool:
+        """Return whether it is decided what becomes of every document."""
+
+    def examine_part(self, part: Part, cache: Path) -> bool:
+        """Note the facts of a part's documents; return False where they were there already."""
+
+    def join_examined(self, parts: int, cache: Path) -> None:
+        """Decide what becomes of every document, from the facts of all parts.
+
+        Raises:
+            DataError: If a part is missing.
+        """
+
+    def encode_part(self, part: Part, context: DataContext) -> bool:
+        """Make the tokens of a part's documents of a split; return False where they were there."""
+
+    def join_encoded(self, parts: int, context: DataContext) -> None:
+        """Put the tokens of all parts together, as ``open`` reads them.
+
+        Raises:
+            DataError: If a part is missing.
+        """
+
+    def remove_parts(self, cache: Path) -> None:
+        """Remove what was kept for parts, once all is joined."""
 
 
 class DataSource(Settings, ABC):

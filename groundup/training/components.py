@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,7 @@ __all__ = [
     "Gradients",
     "HeldOut",
     "Processes",
+    "encode_with",
     "experience_of",
     "first_batches",
     "held_out_samples",
@@ -147,15 +149,33 @@ def held_out_samples(run: Run, batches: int | None) -> int | None:
     return batches * recipe.machine.settled_micro_batch_size
 
 
+def encode_with(
+    task: Task, processor: Processor, folder: Path
+) -> tuple[Callable[[Sequence[Any]], Any], str]:
+    """Return what encodes examples, and a key that changes with what it gives.
+
+    Args:
+        task: The run's.
+        processor: The run's.
+        folder: Where the processor is saved.
+    """
+    # Prepared shards are shared by runs: what encodes them must be in their name.
+    digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
+    add_files(digest, folder)
+
+    def encode(examples: Sequence[Any]) -> Any:
+        return encode_located(lambda some: task.encode(some, processor), examples)
+
+    return encode, digest.hexdigest()[:16]
+
+
 def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = False) -> Stream:
     """Return the micro-batches of a split as the run's recipe orders them: those of this process,
     or with ``alone`` those of all."""
     recipe = run.recipe
     task = parts.task
     processor = parts.processor
-    # Prepared shards are shared by runs: what encodes them must be in their name.
-    digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
-    add_files(digest, run.folder / "processor")
+    encode, encode_key = encode_with(task, processor, run.folder / "processor")
 
     def augment(batch: Batch, samples: NDArray[np.int64], partners: Partners) -> Batch:
         # A fixed seed for held-out examples, so that runs with other seeds are validated on the
@@ -171,8 +191,8 @@ def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = Fals
 
     context = DataContext(
         split=split,
-        encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
-        encode_key=digest.hexdigest()[:16],
+        encode=encode,
+        encode_key=encode_key,
         end_id=processor.end_id if isinstance(processor, TextProcessor) else 0,
         sequence_length=context_length_of(recipe.model),
         batch_size=recipe.training.batch_size,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,44 +18,23 @@ from groundup.machine.meta_device import without_content
 from groundup.nn.lora.adapters import attach
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.parallel.world import ALONE
-from groundup.recipe.recipe import Recipe, as_dict
+from groundup.recipe.recipe import Recipe
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run, count_steps
 from groundup.training.build import freeze
 from groundup.training.components import Components, open_stream
-from groundup.training.fit_processor import make_processor
+from groundup.training.fit_processor import keep_processor
 from groundup.training.layer_freezing import freeze_all_but
 from groundup.training.muon import Muon
 from groundup.training.optimizers import build_optimizers
 from groundup.training.plan_checks import check_plan, refuse_contradictions
 from groundup.weights.restore import FrozenWeightsRef
 
-__all__ = ["describe_run", "keep_processor"]
+__all__ = ["describe_run"]
 
 _MB = 2**20
 # Bytes of a weight that an adapter's base keeps, as the linear layers of its blocks have it.
 _BYTES = {"fp32": 4.0, "int8": 1.0, "nf4": 4.5 / 8}
-
-
-def keep_processor(recipe: Recipe) -> tuple[Processor, Path]:
-    """Return the processor of a recipe and the folder in the cache that it is in, fitted if none
-    was before."""
-    # Fitting may take minutes: it is kept, under a name made of all that it depends on.
-    parts = [as_dict(recipe)[part] for part in ("data", "processor", "task", "init")]
-    # The files may be others by now, under the same names.
-    read = [(name, _stamp(content)) for name, content in recipe.data.contents().items()]
-    key = hashlib.sha256(json.dumps([parts, read]).encode()).hexdigest()
-    folder = cache_folder() / "inspected" / key[:16]
-    return make_processor(recipe, folder), folder
-
-
-def _stamp(content: Path | str) -> str:
-    if isinstance(content, str):
-        return content
-    if not content.exists():  # reading it says so in better words
-        return ""
-    status = content.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def describe_run(recipe: Recipe) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import HasTexts
+from groundup.contracts.data import HasTexts, PreparesInParts
 from groundup.contracts.processors import (
     AddsTokens,
     LabelProcessor,
@@ -20,14 +23,14 @@ from groundup.contracts.trained_models import TakesTrainedModel, TrainedModel
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, RecipeError
 from groundup.formats.huggingface_folder import find_pretrained, labels_in
-from groundup.recipe.recipe import Recipe
+from groundup.recipe.recipe import Recipe, as_dict
 from groundup.runs.processor import cache_folder, load_processor
 from groundup.runs.run import Run
 from groundup.weights.gguf import read_gguf_processor
 from groundup.weights.initial_model import build_trained_model
 from groundup.weights.trunk import trunk_of
 
-__all__ = ["check_classes", "make_processor"]
+__all__ = ["check_classes", "keep_processor", "kept_processor", "make_processor"]
 
 log = logging.getLogger("groundup")
 
@@ -51,6 +54,10 @@ def make_processor(
     """
     if (folder / "processor.json").is_file():
         return load_processor(folder)
+    # Fitted before, when the data was prepared or looked at: of a large corpus that takes hours.
+    if instead is None and (kept := _kept_before(recipe)) is not None and kept != folder:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        return load_processor(folder)
     source = recipe.data
 
     def examples() -> Iterator[Any]:
@@ -69,12 +76,52 @@ def make_processor(
     _order_classes(processor, recipe)
     # Now, and not at the first validation: hours of training would be lost by then.
     for split in source.splits() if instead is None else ():
-        if split != "train":
+        # where there are no classes, a split of any size is not read
+        if split != "train" and processor.targets is not None:
             check_classes(processor, list(source.examples(split, cache_folder())))
     folder.mkdir(parents=True, exist_ok=True)
     processor.save(folder)
     # Read back, so that the first run of a folder computes with what every later one will read.
     return load_processor(folder)
+
+
+def keep_processor(recipe: Recipe) -> tuple[Processor, Path]:
+    """Return the processor of a recipe and the folder in the cache that it is in, fitted if none
+    was before."""
+    # Fitting may take minutes.
+    folder = kept_processor(recipe)
+    return make_processor(recipe, folder), folder
+
+
+def kept_processor(recipe: Recipe) -> Path:
+    """Return the folder in the cache that a recipe's processor is kept in, under a name made of all
+    that it depends on."""
+    parts = [as_dict(recipe)[part] for part in ("data", "processor", "task", "init")]
+    # The files may be others by now, under the same names.
+    read = [(name, _stamp(content)) for name, content in recipe.data.contents().items()]
+    key = hashlib.sha256(json.dumps([parts, read]).encode()).hexdigest()
+    return cache_folder() / "inspected" / key[:16]
+
+
+def _stamp(content: Path | str) -> str:
+    if isinstance(content, str):
+        return content
+    if not content.exists():  # reading it says so in better words
+        return ""
+    status = content.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _kept_before(recipe: Recipe) -> Path | None:
+    """Return the folder of a kept processor that is as one fitted now would be, if there is one."""
+    init = recipe.init
+    if init.run is not None or init.pretrained is not None or recipe.distill is not None:
+        return None
+    # of other sources it depends on more than their files
+    if not isinstance(recipe.data, PreparesInParts):
+        return None
+    kept = kept_processor(recipe)
+    return kept if (kept / "processor.json").is_file() else None
 
 
 def _starts_with_a_trunk(recipe: Recipe) -> bool:

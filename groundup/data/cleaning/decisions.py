@@ -106,6 +106,8 @@ class Decisions:
         report.removed = {
             reason: count for reason, count in zip(REASONS, counts, strict=True) if reason and count
         }
+        # in one order, whoever met the examples first: one process or a part
+        report.examples = dict(sorted(report.examples.items()))
         report.near_duplicate_groups = len(np.unique(self._firsts))
         report.near_duplicates_grouped = len(self._members)
 

@@ -54,6 +54,7 @@ class Origin:
         placement: The groups and times of the rows that ``records`` gave.
         column: The column that says which split a row is, in the files named for training.
         warnings: What looks like a mistake, for the log and the data card.
+        only: The files, by ``id``, whose rows are read; None: all.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Origin:
         self.placement = Placement(source)
         self.warnings: list[str] = []
         self.column: SplitColumn | None = None
+        self.only: set[int] | None = None
         self._in_column: set[Split] = set()
         self._columns_read: set[str] = set()
         self._cells = Cells()
@@ -159,6 +161,8 @@ class Origin:
             files = [*(placed for placed in files if placed not in divided), *divided]
         several = len({path for path, _ in files}) > 1
         for path, file in files:
+            if self.only is not None and id(file) not in self.only:
+                continue
             rows = read(file, ())
             if column is not None and (path, file) in divided:
                 rows = column.keep(read(file, (column.name,)), split)

@@ -27,7 +27,7 @@ from groundup.core.values import Conversation, Document, TokenSequence
 from groundup.data.stream.shards import FORMAT, ShardFile, Shards
 from groundup.data.stream.working_folder import open_working_folder
 
-__all__ = ["prepare_shards"]
+__all__ = ["EncodedDocument", "prepare_shards"]
 
 Encode = Callable[[Sequence[Any]], list[TokenSequence]]
 # By characters, so that batches of books and of tweets take the same memory, and by number, so that
@@ -37,6 +37,15 @@ _BATCH_EXAMPLES = 20_000
 _SHARD_BYTES = 256 * 2**20
 _IN_FLIGHT = 3  # batches that are tokenized while earlier ones are written and later ones are read
 _log = logging.getLogger("groundup")
+
+
+@dataclass(frozen=True)
+class EncodedDocument:
+    """A document whose tokens are known. ``characters`` decides about batches, as those of its text
+    do: so the files are the same, byte by byte, whoever made the tokens."""
+
+    characters: int
+    sequence: TokenSequence
 
 
 @dataclass
@@ -154,6 +163,7 @@ def prepare_shards(
     encode: Encode,
     *,
     shard_bytes: int = _SHARD_BYTES,
+    may_be_empty: bool = False,
 ) -> Shards:
     """Open the tokens in ``folder``, or make them.
 
@@ -164,6 +174,7 @@ def prepare_shards(
         examples: Gives the raw examples; more may come than fit in memory.
         encode: Turns examples into token sequences; called from two threads at once.
         shard_bytes: A file is closed once it holds this many bytes.
+        may_be_empty: There may be no examples.
 
     Raises:
         DataError: If there are no examples, ``encode`` gives impossible tokens, or the disk is
@@ -185,7 +196,7 @@ def prepare_shards(
     begin = time.perf_counter()
     try:
         with open_working_folder(folder) as own:
-            _write_shards(own, examples, encode, shard_bytes)
+            _write_shards(own, examples, encode, shard_bytes, may_be_empty=may_be_empty)
             (own / "lock").unlink()
             shards = _publish(own, folder)
     except OSError as error:
@@ -206,7 +217,12 @@ def prepare_shards(
 
 
 def _write_shards(
-    folder: Path, examples: Callable[[], Iterable[Any]], encode: Encode, shard_bytes: int
+    folder: Path,
+    examples: Callable[[], Iterable[Any]],
+    encode: Encode,
+    shard_bytes: int,
+    *,
+    may_be_empty: bool,
 ) -> None:
     """Read, tokenize and write at the same time; the order of the examples is kept."""
     writer = _Writer(folder, shard_bytes)
@@ -221,7 +237,7 @@ def _write_shards(
                 writer.add(pending.popleft().result())
         while pending:
             writer.add(pending.popleft().result())
-        if not writer.lengths:
+        if not writer.lengths and not may_be_empty:
             raise DataError(
                 "data",
                 "there is nothing to read: the split has no examples",
@@ -262,6 +278,8 @@ def _batches_of(examples: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _characters(example: Any) -> int:
+    if isinstance(example, EncodedDocument):
+        return example.characters
     if isinstance(example, Document):
         return len(example.text)
     if isinstance(example, Conversation):

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStrea
 from groundup.data.stream.shard_writer import prepare_shards
 from groundup.data.stream.shards import FORMAT, Shards
 
-__all__ = ["open_token_stream"]
+__all__ = ["open_token_stream", "tokens_folder"]
 
 _log = logging.getLogger("groundup")
 
@@ -214,10 +215,7 @@ def open_token_stream(
         RecipeError: If the batch size is not a multiple of micro-batch x ranks.
     """
     layout = Layout.of(context)
-    # All that the tokens depend on, and nothing else: runs with other models share them.
-    identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
-    folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
-    shards = prepare_shards(folder, examples, context.encode)
+    shards = prepare_shards(tokens_folder(source_key, context), examples, context.encode)
     name = partial(_name_example, examples)
     lengths, dropped, truncated = _usable_lengths(shards, context, packing, name)
     epochs = _Epochs(lengths, layout, packing, shards.masked)
@@ -245,6 +243,13 @@ def open_token_stream(
     pieces = pieces_per_row(context.sequence_length, packing)
     batches = _MicroBatches(shards, epochs, layout, pieces, context.augment)
     return SampleStream(batches, layout, context.workers)
+
+
+def tokens_folder(source_key: str, context: DataContext) -> Path:
+    """Return where the tokens of a split are kept."""
+    # All that the tokens depend on, and nothing else: runs with other models share them.
+    identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
+    return context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
 def _usable_lengths(

@@ -284,7 +284,7 @@ def test_an_example_may_lack_a_target_in_every_format(gone: Any) -> None:
 @pytest.mark.slow
 def test_what_is_inspected_is_what_the_files_hold_now(tmp_path: Path) -> None:
     from groundup.recipe.recipe import load_recipe
-    from groundup.training.dry_run import keep_processor
+    from groundup.training.fit_processor import keep_processor
 
     path = tmp_path / "t.csv"
     recipe = {
