@@ -20,6 +20,7 @@ from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
 from groundup.machine.meta_device import without_content
 from groundup.parallel.world import World, join
+from groundup.planning.paper import plan_on_paper
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
@@ -52,6 +53,7 @@ __all__ = [
     "load",
     "merge",
     "plan",
+    "plan_on_paper",
     "predict",
     "predict_file",
     "prepare_data",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 COMMAND_LINE = {
     "new": "PATH --kind --data --label",
     "train": "[ARGUMENTS] --dry-run --resume --runs",
-    "launch": "ARGUMENTS --nproc --nnodes --rendezvous --restarts --runs --to --job --out",
+    "launch": "ARGUMENTS --nproc --nnodes --rendezvous --restarts --runs --to --job --out --dry-run --devices",
     "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
     "evaluate": "FOLDERS --data --checkpoint --limit --again",
     "predict": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from groundup.core.errors import GroundupError, RecipeError
 __all__ = ["launching", "refuse_options", "write_job_file"]
 
 launching = typer.Typer()
+_STARTS = "starting the run, which --{} does not"
 
 
 @launching.command()
@@ -46,6 +48,13 @@ def launch(
     out: Annotated[
         Path | None, typer.Option(help="With --to: the new file; else named after the run.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what a step would cost on --devices instead.")
+    ] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: such as 1024xH100; 8xhere measures this machine."),
+    ] = None,
 ) -> None:
     """Train recipes on several processes or machines.
 
@@ -56,10 +65,16 @@ def launch(
     recipes, overrides = read_arguments(arguments)
     # What is wrong with a recipe is said once, and not by every process.
     planned = api.plan(recipes, overrides, runs=runs)
+    if dry_run:
+        refuse_options({"--to": to, "--job": job, "--out": out}, _STARTS.format("dry-run"))
+        for each in planned:
+            print(json.dumps(api.plan_on_paper(each, _given(devices)), indent=1))
+        return
+    refuse_options({"--devices": devices}, "--dry-run")
     if nproc is None:
         raise GroundupError("groundup launch", "needs --nproc", "Give --nproc N: one a GPU")
     if to is not None:
-        refuse_options({"--rendezvous": rendezvous}, "starting the run, which --to does not")
+        refuse_options({"--rendezvous": rendezvous}, _STARTS.format("to"))
         numbers = (nproc, nnodes, restarts)
         print(
             f"Wrote {write_job_file(to, planned[0].name, arguments, runs, out, job or [], numbers)}"
@@ -69,6 +84,14 @@ def launch(
     from groundup.parallel.launch import launch as start
 
     start(["train", *arguments, "--runs", str(runs)], nproc, nnodes, rendezvous, restarts)
+
+
+def _given(devices: str | None) -> str:
+    if devices is None:
+        raise GroundupError(
+            "--dry-run", "needs --devices", "Give for example --devices 8xH100, or 2xhere"
+        )
+    return devices
 
 
 def refuse_options(given: dict[str, object], needed: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ def test_a_job_file_is_named_after_its_run(small: str) -> None:
     assert "#SBATCH --time=1:00:00\n" in text
 
 
+def test_costs_are_shown_as_json(small: str) -> None:
+    model = ("model={name: gpt, vocabulary_size: 64}", "task=language_modeling")
+    data = (
+        "processor=bytes",
+        "data={name: text, path: texts}",
+        "training={batch_size: 8, steps: 2}",
+    )
+    said = launch(small, *model, *data, "--dry-run", "--devices", "2xA100")
+    plan = json.loads(said)
+    assert (plan["name"], plan["devices"]) == ("small", "2 x A100")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -53,6 +66,12 @@ def test_a_job_file_is_named_after_its_run(small: str) -> None:
         (
             ("--nproc", "2", "--to", "slurm", "--rendezvous", "a:1"),
             r"--rendezvous: has no effect without starting the run, which --to does not. Remove it",
+        ),
+        (("--dry-run",), r"--dry-run: needs --devices. Give for example --devices 8xH100"),
+        (("--nproc", "2", "--devices", "H100"), r"--devices: has no effect without --dry-run"),
+        (
+            ("--dry-run", "--devices", "H100", "--to", "slurm"),
+            r"--to: has no effect without starting the run, which --dry-run does not. Remove it",
         ),
         (("--nproc", "2", "--to", "cloud"), r"--to: 'cloud' is unknown; allowed: slurm, kub"),
         (("--nproc", "2", "--to", "slurm", "--job", "x"), r"x: is not of the form key=value"),
