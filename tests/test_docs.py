@@ -42,6 +42,7 @@ PAIRS = [
     ("docs/detect.md", "docs/detect.zh.md"),
     ("docs/rewards.md", "docs/rewards.zh.md"),
     ("docs/recommend.md", "docs/recommend.zh.md"),
+    ("docs/outgrowing.md", "docs/outgrowing.zh.md"),
 ]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

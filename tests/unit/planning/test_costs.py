@@ -157,7 +157,8 @@ def test_time_goes_down_with_devices_and_up_with_slow_links() -> None:
     eight = estimate_step(work(BIG, micro=8, shard=8), device)
     # Eight times the work by as many devices, which exchange weights behind it.
     assert one.matmul == eight.matmul
-    assert one.total < eight.total < 1.1 * one.total
+    assert eight.waiting["shard"] > 0
+    assert eight.total == pytest.approx(one.total, rel=0.2)
     # An axis within a machine travels over its links, and across machines over the network.
     slow = replace(device, network_rate=device.network_rate / 10)
     within = work(BIG, tensor=8)
