@@ -20,7 +20,7 @@ from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
 from groundup.machine.meta_device import without_content
 from groundup.parallel.world import World, join
-from groundup.planning.paper import plan_on_paper
+from groundup.planning import paper
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
@@ -74,6 +74,7 @@ export = export_run
 merge = merge_adapters
 prepare_data = prepare
 describe = describe_run
+plan_on_paper = paper.plan_on_paper
 
 
 def train(

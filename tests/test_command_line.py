@@ -17,7 +17,7 @@ COMMAND_LINE = {
     "new": "PATH --kind --data --label",
     "train": "[ARGUMENTS] --dry-run --resume --runs",
     "launch": "ARGUMENTS --nproc --nnodes --rendezvous --restarts --runs --to --job --out --dry-run --devices",
-    "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
+    "tune": "RECIPE [OVERRIDES] --lr-range --workers --storage --runs",
     "evaluate": "FOLDERS --data --checkpoint --limit --again",
     "predict": (
         "RUN [PROMPTS] --out --force --limit --on-unreadable --checkpoint --adapter"
