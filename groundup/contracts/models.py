@@ -36,7 +36,6 @@ __all__ = [
     "FromHuggingFace",
     "GGUFContents",
     "Generates",
-    "HasDecoderSizes",
     "HasLayers",
     "HasVocabulary",
     "HiddenStates",
@@ -166,17 +165,6 @@ class HasLayers(Protocol):
 
     @property
     def layers(self) -> int: ...
-
-
-@runtime_checkable
-class HasDecoderSizes(Protocol):
-    """Settings of a decoder-only transformer."""
-
-    context_length: int
-
-    def completed(self) -> dict[str, Any]:
-        """Return all settings as plain values, those that follow from others filled in: layers,
-        width, heads, kv_heads, head_dim, mlp_width, vocabulary_size."""
 
 
 def context_length_of(config: object) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from groundup.contracts.models import HasDecoderSizes
+from groundup.contracts.decoder_sizes import HasDecoderSizes
 from groundup.core.errors import RecipeError
 from groundup.nn.attention import seen_on_average
 from groundup.parallel.layout import Layout
