@@ -20,7 +20,6 @@ from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
 from groundup.machine.meta_device import without_content
 from groundup.parallel.world import World, join
-from groundup.planning import paper
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
@@ -53,7 +52,6 @@ __all__ = [
     "load",
     "merge",
     "plan",
-    "plan_on_paper",
     "predict",
     "predict_file",
     "prepare_data",
@@ -74,7 +72,6 @@ export = export_run
 merge = merge_adapters
 prepare_data = prepare
 describe = describe_run
-plan_on_paper = paper.plan_on_paper
 
 
 def train(

@@ -67,8 +67,10 @@ def launch(
     planned = api.plan(recipes, overrides, runs=runs)
     if dry_run:
         refuse_options({"--to": to, "--job": job, "--out": out}, _STARTS.format("dry-run"))
+        from groundup.planning.paper import plan_on_paper
+
         for each in planned:
-            print(json.dumps(api.plan_on_paper(each, _given(devices)), indent=1))
+            print(json.dumps(plan_on_paper(each, _given(devices)), indent=1))
         return
     refuse_options({"--devices": devices}, "--dry-run")
     if nproc is None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from groundup import api
 from groundup.core.errors import GroundupError, RecipeError
 from groundup.parallel.layout import Layout
 from groundup.planning.device_table import Devices, device_named, known_devices, parse_devices
+from groundup.planning.paper import plan_on_paper
 from groundup.planning.propose import propose
 from groundup.planning.workload import DecoderShape, Practice
 from groundup.recipe.recipe import Recipe, load_recipe
@@ -64,7 +64,7 @@ def test_what_cannot_be_proposed() -> None:
 
 
 def test_a_plan_of_a_recipe_that_leaves_the_layout_open() -> None:
-    plan = api.plan_on_paper(recipe(), "8xH100")
+    plan = plan_on_paper(recipe(), "8xH100")
     assert plan["devices"] == "8 x H100"
     assert {axis: size for axis, size in plan["layout"].items() if size > 1} == (
         plan["proposal"]["layout"]
@@ -81,7 +81,7 @@ def test_a_plan_of_a_recipe_that_leaves_the_layout_open() -> None:
 
 def test_a_plan_of_a_layout_that_the_recipe_gives() -> None:
     given = recipe(parallel={"tensor": 2, "pipeline": 2}, optim={"average": "ema"})
-    plan = api.plan_on_paper(given, "16xA100")
+    plan = plan_on_paper(given, "16xA100")
     assert plan["layout"] == {
         "pipeline": 2,
         "replicate": 4,
@@ -97,17 +97,17 @@ def test_a_plan_of_a_layout_that_the_recipe_gives() -> None:
 
 def test_what_does_not_fit_is_planned_where_the_recipe_asks_for_it() -> None:
     model = RECIPE["model"] | {"layers": 96, "width": 12288, "heads": 96}
-    plan = api.plan_on_paper(recipe(model=model, parallel={"tensor": 4}), "4xRTX4090")
+    plan = plan_on_paper(recipe(model=model, parallel={"tensor": 4}), "4xRTX4090")
     assert plan["memory_gb_in_all"] > plan["memory_gb_of_device"]
     assert "no layout fits" in plan["proposal"]["reasons"][0]
     with pytest.raises(RecipeError, match="no layout fits"):
-        api.plan_on_paper(recipe(model=model), "4xRTX4090")
+        plan_on_paper(recipe(model=model), "4xRTX4090")
 
 
 def test_micro_batches_are_those_of_the_recipe() -> None:
-    plan = api.plan_on_paper(recipe(machine={"micro_batch_size": 2}), "4xH100")
+    plan = plan_on_paper(recipe(machine={"micro_batch_size": 2}), "4xH100")
     assert (plan["micro_batch_size"], plan["micro_batches"]) == (2, 8)
-    told = api.plan_on_paper(recipe(machine={"precision": "fp32"}), "4xH100")["assumptions"]
+    told = plan_on_paper(recipe(machine={"precision": "fp32"}), "4xH100")["assumptions"]
     assert "machine.precision is fp32, but rates are those of bf16" in told
 
 
@@ -139,7 +139,7 @@ def test_micro_batches_are_those_of_the_recipe() -> None:
 )
 def test_what_cannot_be_planned(sections: dict[str, Any], devices: str, said: str) -> None:
     with pytest.raises(GroundupError, match=said):
-        api.plan_on_paper(recipe(**sections), devices)
+        plan_on_paper(recipe(**sections), devices)
 
 
 @pytest.mark.parametrize("name", known_devices())
