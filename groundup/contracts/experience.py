@@ -96,6 +96,10 @@ class ExperienceStream(Stream, ABC):
             if self._samples - self._made_after >= count:
                 raise StopIteration
             chosen = torch.tensor([n for n in samples if n < count], dtype=torch.int64)
+            if not len(chosen):
+                # Other ranks have the last rows: what is computed of a batch needs one at least.
+                self._samples += self._share
+                return {}
         self._samples += self._share
         return {name: values[chosen] for name, values in self._kept_rows.items()}
 
