@@ -232,6 +232,10 @@ def data_prepare(
     join: Annotated[
         int | None, typer.Option(help="Put together what N parts have made.", min=1)
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Write all of it to a folder or an address, too: s3://bucket/corpus."),
+    ] = None,
 ) -> None:
     """Clean texts, learn the tokenizer and make the tokens before training.
 
@@ -240,7 +244,7 @@ def data_prepare(
     from groundup.cli.arguments import read_overrides
 
     changes = read_overrides(overrides or [])
-    print(api.prepare_data(recipe, changes, part=part, join=join))
+    print(api.prepare_data(recipe, changes, part=part, join=join, to=to))
 
 
 @runs_app.command("list")

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Augment",
+    "BringsProcessor",
     "DataContext",
     "DataSource",
     "DrawsViews",
     "HasTexts",
+    "KeepsTokens",
     "Part",
     "Partners",
     "PreparesInParts",
@@ -237,6 +239,31 @@ class PreparesInParts(Protocol):
 
     def remove_parts(self, cache: Path) -> None:
         """Remove what was kept for parts, once all is joined."""
+
+
+@runtime_checkable
+class BringsProcessor(Protocol):
+    """A source whose tokens are made: the processor that made them comes with them."""
+
+    def processor_folder(self, cache: Path) -> Path:
+        """Return a folder that the processor is saved in."""
+
+
+@runtime_checkable
+class KeepsTokens(Protocol):
+    """A source whose tokens are in files, which can be kept elsewhere for other machines."""
+
+    def write_tokens(self, address: str, processor: Path, contexts: Sequence[DataContext]) -> int:
+        """Write the tokens of all splits to an address, made if they are not there yet.
+
+        Args:
+            address: A folder, or such as ``s3://bucket/folder``.
+            processor: The folder that the processor is saved in, written as well.
+            contexts: One for each split.
+
+        Returns:
+            How many bytes there are.
+        """
 
 
 class DataSource(Settings, ABC):

@@ -108,6 +108,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "question_answers": "groundup.data.sources.question_answers",
         "interactions": "groundup.data.sources.interactions",
         "self_play": "groundup.data.sources.self_play",
+        "shards": "groundup.data.sources.shards",
     },
     "processor": {
         "bytes": "groundup.processors.text.bytes",

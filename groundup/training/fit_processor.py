@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import HasTexts, PreparesInParts
+from groundup.contracts.data import BringsProcessor, HasTexts, PreparesInParts
 from groundup.contracts.processors import (
     AddsTokens,
     LabelProcessor,
@@ -54,6 +54,8 @@ def make_processor(
     """
     if (folder / "processor.json").is_file():
         return load_processor(folder)
+    if isinstance(recipe.data, BringsProcessor) and _is_own(recipe):
+        return _take_over(recipe, recipe.data, folder)
     # Fitted before, when the data was prepared or looked at: of a large corpus that takes hours.
     if instead is None and (kept := _kept_before(recipe)) is not None and kept != folder:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
@@ -114,14 +116,36 @@ def _stamp(content: Path | str) -> str:
 
 def _kept_before(recipe: Recipe) -> Path | None:
     """Return the folder of a kept processor that is as one fitted now would be, if there is one."""
-    init = recipe.init
-    if init.run is not None or init.pretrained is not None or recipe.distill is not None:
-        return None
     # of other sources it depends on more than their files
-    if not isinstance(recipe.data, PreparesInParts):
+    if not _is_own(recipe) or not isinstance(recipe.data, PreparesInParts):
         return None
     kept = kept_processor(recipe)
     return kept if (kept / "processor.json").is_file() else None
+
+
+def _is_own(recipe: Recipe) -> bool:
+    """Whether no other weights decide about the processor."""
+    init = recipe.init
+    return init.run is None and init.pretrained is None and recipe.distill is None
+
+
+def _take_over(recipe: Recipe, source: BringsProcessor, folder: Path) -> Processor:
+    """Save the processor that made the source's tokens as the run's.
+
+    Raises:
+        RecipeError: If the recipe names another kind.
+    """
+    kept = source.processor_folder(cache_folder())
+    name = json.loads((kept / "processor.json").read_bytes())["name"]
+    asked = recipe.processor.registered_name
+    if name != asked:
+        raise RecipeError(
+            "recipe.processor",
+            f"is {asked}, but the data's tokens were made by {name}",
+            f"Write processor: {name}, whose tokens come with the data",
+        )
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    return load_processor(folder)
 
 
 def _starts_with_a_trunk(recipe: Recipe) -> bool:

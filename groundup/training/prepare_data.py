@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataContext, Part, PreparesInParts
+from groundup.contracts.data import DataContext, KeepsTokens, Part, PreparesInParts
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import GroundupError, RecipeError
@@ -29,6 +29,7 @@ def prepare(
     *,
     part: str | None = None,
     join: int | None = None,
+    to: str | None = None,
 ) -> str:
     """Clean a recipe's data, learn its tokenizer and make its tokens, where training finds them.
 
@@ -37,6 +38,8 @@ def prepare(
         overrides: Dotted keys to values.
         part: Such as ``3/64``: only this part, one of as many jobs with one cache.
         join: Put together what so many parts have made.
+        to: A folder or an address, such as ``s3://bucket/corpus``, that all of it is written to as
+            well, for ``data: shards``.
 
     Returns:
         What was done, and what to do next.
@@ -47,11 +50,15 @@ def prepare(
     recipe = load_recipe(source, dict(overrides or {}))
     if part is not None and join is not None:
         raise GroundupError("--join", "has no effect with --part", "Remove one of them")
+    for name, other in (("--part", part), ("--join", join)):
+        if to is not None and other is not None:
+            problem = f"has no effect with {name}"
+            raise GroundupError("--to", problem, "Write it once all parts are joined, without")
     if part is not None:
         return _prepare_part(recipe, parse_part(part))
     if join is not None:
         return _join_parts(recipe, parse_part(f"1/{join}").of)
-    return _prepare_all(recipe)
+    return _prepare_all(recipe) if to is None else _write_to(recipe, to)
 
 
 def parse_part(text: str) -> Part:
@@ -117,6 +124,20 @@ def _join_parts(recipe: Recipe, parts: int) -> str:
         source.join_encoded(parts, context)
     source.remove_parts(cache)
     return f"The tokens of {parts} parts are joined: groundup train finds them in {cache}"
+
+
+def _write_to(recipe: Recipe, address: str) -> str:
+    """Write processor, tokens and card to an address, and return what to train with, in words."""
+    source = recipe.data
+    if not isinstance(source, KeepsTokens):
+        raise RecipeError(
+            "recipe.data",
+            f"{source.registered_name!r} has no tokens to write elsewhere; allowed: text",
+            "Remove --to",
+        )
+    _, folder = keep_processor(recipe)
+    size = source.write_tokens(address, folder, _contexts(recipe))
+    return f"Wrote {size / 1e6:,.1f} MB to {address}: data: {{name: shards, path: {address}}}"
 
 
 def _source_in_parts(recipe: Recipe) -> PreparesInParts:

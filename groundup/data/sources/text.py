@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,7 @@ from groundup.data.reading.unlabelled import read_rows, texts_in
 from groundup.data.schemas.missing import text_or_nothing
 from groundup.data.splitting.held_out import HELD_OUT_FIRST
 from groundup.data.stream.packing import Packing
+from groundup.data.stream.published import write_published
 from groundup.data.stream.shard_writer import prepare_shards
 from groundup.data.stream.token_stream import open_token_stream, tokens_folder
 from groundup.data.stream.working_folder import open_working_folder
@@ -118,6 +119,16 @@ class TextSource(Source):
         examples = partial(self.examples, context.split, context.cache)
         name = self._tokens_name(Origin(self), context.split)
         return open_token_stream(examples, name, context, self.packing)
+
+    def write_tokens(self, address: str, processor: Path, contexts: Sequence[DataContext]) -> int:
+        """Write the tokens of all splits to an address; see ``KeepsTokens``."""
+        folders = {}
+        for context in contexts:
+            examples = partial(self.examples, context.split, context.cache)
+            folder = tokens_folder(self._tokens_name(Origin(self), context.split), context)
+            folders[context.split] = prepare_shards(folder, examples, context.encode).folder
+        card = self.card(contexts[0].cache)
+        return write_published(address, processor, folders, contexts[0].encode_key, card)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return documents, characters, bytes and length percentiles of each split, and what

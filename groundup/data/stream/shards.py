@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.data.reading.remote import RemoteFiles
+
 __all__ = ["FORMAT", "ShardFile", "Shards"]
 
 FORMAT = 2  # raise it when the files are laid out in another way
@@ -41,6 +43,8 @@ class Shards:
         trained_tokens: How many tokens are trained on.
         masked: Whether any document says which of its tokens are trained on.
         untrained: The documents that say that none of their tokens is.
+        remote: Where the files are fetched from when they are first read; None: they are in the
+            folder.
     """
 
     folder: Path
@@ -48,20 +52,22 @@ class Shards:
     trained_tokens: int
     masked: bool
     untrained: list[int]
+    remote: RemoteFiles | None = None
     _maps: dict[int, tuple[NDArray[Any], NDArray[np.uint8] | None]] = field(
         default_factory=dict, repr=False
     )
 
     def __post_init__(self) -> None:
         self.offsets: NDArray[np.int64] = np.load(
-            self.folder / "offsets.npy", mmap_mode="r", allow_pickle=False
+            self._path_of("offsets.npy"), mmap_mode="r", allow_pickle=False
         )
         self._first_documents = np.cumsum([0, *(file.documents for file in self.files)])
         self._first_tokens = np.cumsum([0, *(file.tokens for file in self.files)])
 
     # without the maps: a worker process maps the files itself, instead of getting copies of them
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shards, (self.folder, self.files, self.trained_tokens, self.masked, self.untrained)
+        facts = (self.trained_tokens, self.masked, self.untrained)
+        return Shards, (self.folder, self.files, *facts, self.remote)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -102,16 +108,38 @@ class Shards:
     def _map_file(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         file = self.files[number]
         tokens = np.memmap(
-            self.folder / file.tokens_file, dtype=np.dtype(file.dtype).newbyteorder("<"), mode="r"
+            self._path_of(file.tokens_file), dtype=np.dtype(file.dtype).newbyteorder("<"), mode="r"
         )
         trained: NDArray[np.uint8] | None = None
         if file.trained_file:
-            trained = np.memmap(self.folder / file.trained_file, np.uint8, mode="r").view(
+            trained = np.memmap(self._path_of(file.trained_file), np.uint8, mode="r").view(
                 np.ndarray
             )
         # as plain arrays, because slices of a memmap are memmaps, which are slow to make
         self._maps[number] = (tokens.view(np.ndarray), trained)
         return self._maps[number]
+
+    def _path_of(self, name: str) -> Path:
+        if self.remote is None:
+            return self.folder / name
+        # each process by itself, when it first reads a document of the file
+        return self.remote.fetch(f"{self.folder}/{name}")
+
+    @classmethod
+    def load_remote(cls, folder: str, remote: RemoteFiles) -> Shards:
+        """Open a folder below an address; its files are fetched as they are needed.
+
+        Args:
+            folder: Its name below the address.
+            remote: The address.
+
+        Raises:
+            DataError: If the index or the offsets cannot be fetched.
+        """
+        index = json.loads(remote.fetch(f"{folder}/index.json").read_bytes())
+        files = [ShardFile(**file) for file in index["files"]]
+        facts = (index[fact] for fact in ("trained_tokens", "masked", "untrained"))
+        return cls(Path(folder), files, *facts, remote)
 
     @classmethod
     def load(cls, folder: Path) -> Shards:

@@ -29,7 +29,7 @@ from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStrea
 from groundup.data.stream.shard_writer import prepare_shards
 from groundup.data.stream.shards import FORMAT, Shards
 
-__all__ = ["open_token_stream", "tokens_folder"]
+__all__ = ["open_token_stream", "stream_of_shards", "tokens_folder"]
 
 _log = logging.getLogger("groundup")
 
@@ -214,8 +214,18 @@ def open_token_stream(
         DataError: If there are no examples, nothing to train on, or an example that is too long.
         RecipeError: If the batch size is not a multiple of micro-batch x ranks.
     """
-    layout = Layout.of(context)
     shards = prepare_shards(tokens_folder(source_key, context), examples, context.encode)
+    return stream_of_shards(shards, examples, context, packing)
+
+
+def stream_of_shards(
+    shards: Shards,
+    examples: Callable[[], Iterable[Any]],
+    context: DataContext,
+    packing: Packing,
+) -> SampleStream:
+    """Return tokens that are there as packed micro-batches; see ``open_token_stream``."""
+    layout = Layout.of(context)
     name = partial(_name_example, examples)
     lengths, dropped, truncated = _usable_lengths(shards, context, packing, name)
     epochs = _Epochs(lengths, layout, packing, shards.masked)
