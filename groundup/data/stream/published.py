@@ -79,10 +79,9 @@ def write_published(
         encode_key: What the tokens were made with.
         card: The data card of the texts.
     """
-    found = {_PROCESSOR: processor, **folders}
     paths = {
         f"{name}/{path.name}": path
-        for name, folder in found.items()
+        for name, folder in ((_PROCESSOR, processor), *folders.items())
         for path in sorted(folder.iterdir())
         if path.is_file()
     }

@@ -138,8 +138,8 @@ class Shards:
         """
         index = json.loads(remote.fetch(f"{folder}/index.json").read_bytes())
         files = [ShardFile(**file) for file in index["files"]]
-        facts = (index[fact] for fact in ("trained_tokens", "masked", "untrained"))
-        return cls(Path(folder), files, *facts, remote)
+        facts = {fact: index[fact] for fact in ("trained_tokens", "masked", "untrained")}
+        return cls(Path(folder), files, **facts, remote=remote)
 
     @classmethod
     def load(cls, folder: Path) -> Shards:

@@ -38,7 +38,8 @@ BUILT_IN = (
     "python_questions",
     "python_summaries",
     "self_play",
-)  # of other sources, or of Python itself
+    "shards",
+)  # of other sources, of Python itself, or tokens of which nothing is drawn
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
