@@ -30,7 +30,7 @@ COMMAND_LINE = {
     "export": "RUN --to --dtype --out --checkpoint --tolerance",
     "merge": "ADAPTERS --weights --out",
     "data inspect": "RECIPE [OVERRIDES] --examples --limit",
-    "data prepare": "RECIPE [OVERRIDES] --part --join",
+    "data prepare": "RECIPE [OVERRIDES] --part --join --to",
     "runs list": "--runs",
     "runs compare": "FOLDERS",
     "schema": "",

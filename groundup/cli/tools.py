@@ -237,7 +237,7 @@ def data_prepare(
         typer.Option(help="Write all of it to a folder or an address, too: s3://bucket/corpus."),
     ] = None,
 ) -> None:
-    """Clean texts, learn the tokenizer and make the tokens before training.
+    """Clean texts, learn the tokenizer and make tokens.
 
     Many jobs can do it, each a part: documents, --join, then tokens, --join."""
     from groundup import api
