@@ -35,44 +35,44 @@ def estimate_memory(work: Workload, moments: int = 2) -> dict[str, float]:
 
 
 def _kept_of_block(work: Workload) -> float:
-    """Return the bytes of a token that the forward pass of a block leaves for the backward pass,
-    where nothing is computed again.
+    """Return the bytes of a token that the forward pass of a block leaves for the backward pass on
+    one device, where nothing is computed again.
 
     Source:
         Korthikanti et al., 2022 (arXiv:2205.05198), section 4, without the scores of attention,
         which fused attention does not keep.
     """
     shape = work.shape
+    residual = work.practice.residual_bytes
     # What the two norms read, and what they give to the products behind them.
-    stream = 2 * shape.width * (work.practice.residual_bytes + _HALF)
+    stream = 2 * shape.width * (residual + _HALF)
     # Queries, keys and values, what attention gives, and a number in float32 for each head.
-    attention = _HALF * (2 * shape.query_width + 2 * shape.key_width) + _FULL * shape.heads
+    inner = _HALF * (2 * shape.query_width + 2 * shape.key_width) + _FULL * shape.heads
     # What goes into the activation, and what comes out of it.
-    mlp = _HALF * shape.mlp_width * (3 if shape.gated else 2)
-    kept = stream + attention + mlp
+    inner += _HALF * shape.mlp_width * (3 if shape.gated else 2)
     if not work.practice.fused:
         # Each norm keeps what it has divided, and rotary positions what they have turned.
-        kept += 2 * shape.width * work.practice.residual_bytes
-        kept += _HALF * (shape.query_width + shape.key_width)
-    return kept
+        stream += 2 * shape.width * residual
+        inner += _HALF * (shape.query_width + shape.key_width)
+    return stream / work.stream_parts + inner / work.layout.tensor
 
 
 def _kept_with_recompute(work: Workload) -> float:
     shape = work.shape
-    entry = shape.width * work.practice.residual_bytes
+    stream = shape.width * work.practice.residual_bytes
     if work.practice.recompute == "full":
-        return entry
+        return stream / work.stream_parts
     # Every second product from the first on, as torchtitan does it: queries, values, the first of
     # the MLP's and its last; and what attention gives.
-    products = shape.query_width + shape.key_width + shape.mlp_width
-    products += shape.width if shape.gated else 0
-    return entry + _HALF * (products + shape.query_width) + _FULL * shape.heads
+    inner = shape.query_width + shape.key_width + shape.mlp_width + shape.query_width
+    stream += _HALF * shape.width if shape.gated else 0
+    inner = _HALF * inner + _FULL * shape.heads
+    return stream / work.stream_parts + inner / work.layout.tensor
 
 
 def _activations(work: Workload) -> float:
     keep = _kept_of_block if work.practice.recompute == "none" else _kept_with_recompute
-    # Between products the tokens are divided, and inside of them the channels.
-    of_block = work.tokens * keep(work) / work.layout.tensor
+    of_block = work.tokens * keep(work)
     stages = work.layout.pipeline
     # The first stage is that many micro-batches ahead of the last one.
     ahead = stages * (1 + (stages - 1) / (stages * work.practice.stages))
@@ -101,5 +101,5 @@ def _passing(work: Workload) -> float:
         loss = work.practice.loss_bytes * logits
     again = 0.0
     if work.practice.recompute != "none":
-        again = work.tokens * _kept_of_block(work) / work.layout.tensor
+        again = work.tokens * _kept_of_block(work)
     return max(loss, again)

@@ -11,7 +11,7 @@ from groundup.planning.device_table import Device, Devices, parse_devices
 from groundup.planning.memory import estimate_memory
 from groundup.planning.propose import Candidate, Choice, best_micro_batch, propose
 from groundup.planning.step_time import estimate_step, sent_bytes
-from groundup.planning.workload import Practice, Workload, shape_of
+from groundup.planning.workload import DecoderShape, Practice, Workload, shape_of
 from groundup.recipe.recipe import Recipe
 
 __all__ = ["plan_on_paper"]
@@ -57,6 +57,7 @@ def plan_on_paper(recipe: Recipe, devices: str) -> dict[str, Any]:
         proposal = _propose(chosen)
     if not _is_open(recipe):
         layout = settle(recipe.parallel, there.count)
+        _check_axes(shape, layout, length)
 
         def make(size: int) -> Workload:
             return Workload(shape, layout, batch, length, size, practice(layout))
@@ -73,6 +74,32 @@ def _propose(chosen: Choice) -> dict[str, Any]:
         "step_s": round(chosen.best.step_s, 4),
         "reasons": chosen.reasons,
     }
+
+
+def _check_axes(shape: DecoderShape, layout: Layout, length: int) -> None:
+    """Refuse axes that a model of these sizes cannot be divided along.
+
+    Raises:
+        RecipeError: Naming the axis.
+    """
+    whole = {
+        "heads": ("tensor", shape.heads),
+        "kv_heads": ("tensor", shape.kv_heads),
+        "context_length": ("context", length),
+    }
+    for setting, (axis, number) in whole.items():
+        if number % layout.sizes[axis]:
+            raise RecipeError(
+                f"recipe.parallel.{axis}",
+                f"is {layout.sizes[axis]}, which does not divide the {number} of model.{setting}",
+                f"Use a divisor of {number}, or change model.{setting}",
+            )
+    if layout.pipeline > shape.layers:
+        raise RecipeError(
+            "recipe.parallel.pipeline",
+            f"is {layout.pipeline}, but model.layers is {shape.layers}, and each stage has a layer",
+            f"Use at most {shape.layers}",
+        )
 
 
 def _is_open(recipe: Recipe) -> bool:
@@ -94,9 +121,10 @@ def _own(candidate: Candidate | None, batch: int, layout: Layout, wanted: int | 
 
 def _practice(recipe: Recipe, layout: Layout) -> Practice:
     """Return how groundup computes a step of a recipe."""
-    fused = recipe.machine.compile is not False
-    # A micro-batch after another goes through the pipeline with the same weights.
-    return Practice(fused=fused, whole_copies=layout.pipeline > 1)
+    stages = 1
+    if layout.pipeline > 1:
+        stages = dict(recipe.parallel).get("interleave", 1)
+    return Practice(fused=recipe.machine.compile is not False, stages=stages)
 
 
 def _describe(recipe: Recipe, taken: Candidate, devices: Devices, moments: int) -> dict[str, Any]:

@@ -86,9 +86,12 @@ def _exchanged(work: Workload) -> dict[str, float]:
     layers = shape.layers / layout.pipeline
     stream = work.tokens * shape.width * _HALF
     keys = work.micro * work.length * 2 * shape.key_width * _HALF / layout.tensor
-    # Forward each block gathers and shares out twice; backward so again, and its inputs are
-    # gathered once more for the gradients of the weights.
-    passes = 10 + (4 if work.practice.recompute == "full" else 0)
+    # Forward each block adds up twice, which is a sum that is shared out and gathered; backward so
+    # again.
+    passes = 8 + (4 if work.practice.recompute == "full" else 0)
+    if work.practice.divided_stream:
+        # What was shared out is gathered once more, for the gradients of the weights.
+        passes += 2
     sent = {
         "tensor": layers * passes * _ring(stream, layout.tensor),
         # Keys and values forward and backward, and then their gradients.
@@ -97,7 +100,7 @@ def _exchanged(work: Workload) -> dict[str, float]:
         "shard": 0.0,
     }
     if layout.pipeline > 1:
-        sent["pipeline"] = 2 * work.practice.stages * stream / layout.tensor
+        sent["pipeline"] = 2 * work.practice.stages * stream / work.stream_parts
     if not work.practice.whole_copies:
         # In bfloat16 forward and backward; gradients in float32.
         weights = work.parameters_here
@@ -116,17 +119,21 @@ def sent_bytes(work: Workload) -> dict[str, float]:
 
 
 def _moved_of_block(work: Workload) -> float:
-    """Return the bytes of a token that a block reads and writes between its products, forward.
+    """Return the bytes of a token that a block reads and writes between its products on one device,
+    forward.
 
     Fused, a norm and an addition to the stream read and write each number once. Else norms go
     through float32 in seven kernels, rotary positions in three, and the activation in two.
     """
     shape = work.shape
     turned = shape.query_width + shape.key_width
-    inner = shape.mlp_width
     if work.practice.fused:
-        return 20 * shape.width + 4 * turned + (6 if shape.gated else 4) * inner
-    return 80 * shape.width + 20 * turned + (10 if shape.gated else 4) * inner
+        stream = 20 * shape.width
+        inner = 4 * turned + (6 if shape.gated else 4) * shape.mlp_width
+    else:
+        stream = 80 * shape.width
+        inner = 20 * turned + (10 if shape.gated else 4) * shape.mlp_width
+    return stream / work.stream_parts + inner / work.layout.tensor
 
 
 def _compute(work: Workload, device: Device) -> tuple[float, float, float]:
@@ -147,7 +154,7 @@ def _compute(work: Workload, device: Device) -> tuple[float, float, float]:
         scores *= 2 - 1 / layout.context
     moved = _moved_of_block(work) * (3 if practice.recompute == "none" else 4) * layers
     # Of a logit: written, read for the loss, and its gradient the same.
-    moved += 20 * shape.vocabulary / layout.pipeline
+    moved += 20 * shape.vocabulary / layout.pipeline / layout.tensor
     attention = practice.kernel if practice.kernel in device.attention else "flash2"
     memory = _MEMORY * device.memory_rate
     # Of few tokens the weights are read more slowly than they are multiplied.
@@ -160,7 +167,7 @@ def _compute(work: Workload, device: Device) -> tuple[float, float, float]:
     return (
         max(products / (_SUSTAINED * device.matmul * device.peak_flops), reading),
         layers * passes * scores / (device.attention[attention] * device.peak_flops),
-        work.tokens * moved / layout.tensor / memory + added_up,
+        work.tokens * moved / memory + added_up,
     )
 
 
@@ -170,7 +177,7 @@ def _waiting_each(work: Workload, device: Device, computed: float) -> dict[str, 
     sent = _exchanged(work)
     layers = work.shape.layers / layout.pipeline
     waits = {}
-    for axis, messages in (("tensor", 10), ("context", 3)):
+    for axis, messages in (("tensor", 8), ("context", 3)):
         size = layout.sizes[axis]
         latency = messages * layers * _latency(size)
         waits[axis] = sent[axis] / _rate(work, device, axis) + latency

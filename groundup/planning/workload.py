@@ -104,6 +104,8 @@ class Practice:
             micro-batch; what a pipeline does.
         overlap_gradients: Whether gradients travel during the backward pass.
         overlap_tensor: Whether the exchanges of the tensor axis travel in parts, during products.
+        divided_stream: Whether processes of the tensor axis also share the tokens between two
+            products, in place of each having all of them.
         balance_context: Whether processes that share a text see as much of it as each other: early
             and late parts are then dealt out in pairs.
         kernel: Of attention.
@@ -117,6 +119,7 @@ class Practice:
     whole_copies: bool = False
     overlap_gradients: bool = False
     overlap_tensor: bool = False
+    divided_stream: bool = False
     balance_context: bool = False
     kernel: str = "flash2"
     residual_bytes: int = 4
@@ -152,6 +155,11 @@ class Workload:
     def tokens(self) -> float:
         """Tokens of a micro-batch on one device."""
         return self.micro * self.length / self.layout.context
+
+    @property
+    def stream_parts(self) -> int:
+        """Into how many parts what is between two products is divided."""
+        return self.layout.tensor if self.practice.divided_stream else 1
 
     @property
     def layers_here(self) -> int:

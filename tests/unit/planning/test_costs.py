@@ -99,6 +99,11 @@ def test_weights_and_states_are_shared_out() -> None:
     for axes in ({"replicate": 4}, {"context": 4}):
         assert estimate_memory(work(**axes))["weights"] == whole["weights"]
     assert estimate_memory(work(context=4))["activations"] == whole["activations"] / 4
+    # What is between products is whole on each of the tensor axis, unless it is divided, too.
+    divided = work(tensor=4, practice=Practice(divided_stream=True))
+    assert estimate_memory(divided)["activations"] == pytest.approx(whole["activations"] / 4)
+    undivided = estimate_memory(work(tensor=4))["activations"]
+    assert whole["activations"] / 4 < undivided < whole["activations"]
     # One moment instead of two.
     assert estimate_memory(work(), 1)["optimizer"] == whole["weights"]
 
@@ -133,8 +138,11 @@ def test_what_is_sent() -> None:
     once = replace(sharded, practice=Practice(whole_copies=True))
     assert sent_bytes(once)["shard"] == pytest.approx(0.75 * 6 * weights)
     stream = 2048 * 1024 * 2
+    # Four sums of activations a block, each as much as a sum shared out and a gathering.
     tensor = sent_bytes(work(tensor=4))["tensor"]
-    assert tensor == pytest.approx(64 * 8 * 10 * 0.75 * stream)
+    assert tensor == pytest.approx(64 * 8 * 8 * 0.75 * stream)
+    divided = sent_bytes(work(tensor=4, practice=Practice(divided_stream=True)))["tensor"]
+    assert divided == pytest.approx(tensor * 10 / 8)
     keys = 2048 * 2 * 512 * 2
     assert sent_bytes(work(context=4))["context"] == pytest.approx(64 * 8 * 3 * 0.75 * keys)
     assert sent_bytes(work(pipeline=4))["pipeline"] == pytest.approx(64 * 2 * stream)
