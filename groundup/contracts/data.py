@@ -33,7 +33,12 @@ __all__ = [
     "Stream",
     "Unlabelled",
     "Views",
+    "join_batches",
+    "separate_batches",
 ]
+
+# Before the names of the tensors of each micro-batch, where a step's are one batch.
+_JOINED = "micro_batch"
 
 
 class Partners(Protocol):
@@ -151,6 +156,28 @@ class Stream(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """Return micro-batches as one batch, for those who compute a whole step at once."""
+    return {
+        f"{_JOINED}/{number}/{name}": tensor
+        for number, batch in enumerate(batches)
+        for name, tensor in batch.items()
+    }
+
+
+def separate_batches(batch: Batch) -> list[Batch]:
+    """Return the micro-batches that ``join_batches`` has made one; any other batch is one by
+    itself."""
+    found: dict[int, Batch] = {}
+    for key, tensor in batch.items():
+        joined, _, rest = key.partition("/")
+        if joined != _JOINED:
+            return [batch]
+        number, _, name = rest.partition("/")
+        found.setdefault(int(number), {})[name] = tensor
+    return list(found.values())
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from groundup.core.errors import RecipeError
 from groundup.recipe.sections import Parallel
 
-__all__ = ["AXES", "Layout", "connect", "settle"]
+__all__ = ["AXES", "Layout", "connect", "join_group", "settle"]
 
 # Outermost first: processes that differ in the last axis alone have neighbouring numbers, so they
 # are on one machine, where exchanges of every layer are quick.
@@ -163,15 +163,15 @@ def connect(layout: Layout, device: str, timeout: timedelta) -> Layout:
         return layout
     # PyTorch's own ``init_device_mesh`` would wait half an hour for an answer, whatever the recipe
     # says: groups inherit no timeout.
-    groups = [_join_group(layout, timeout, axis) for axis in axes]
+    groups = [join_group(layout, timeout, axis) for axis in axes]
     numbers = torch.arange(layout.size).view(*(layout.sizes[axis] for axis in axes))
     mesh = DeviceMesh.from_group(groups, device, numbers, mesh_dim_names=tuple(axes))
-    copies = _join_group(layout, timeout, "replicate", "context")
-    holders = _join_group(layout, timeout, "pipeline", "shard", "tensor")
+    copies = join_group(layout, timeout, "replicate", "context")
+    holders = join_group(layout, timeout, "pipeline", "shard", "tensor")
     return replace(layout, mesh=mesh, copies=copies, holders=holders)
 
 
-def _join_group(layout: Layout, timeout: timedelta, *axes: str) -> ProcessGroup:
+def join_group(layout: Layout, timeout: timedelta, *axes: str) -> ProcessGroup:
     """Return this process's group along some axes; everybody takes part in making all groups."""
     own: ProcessGroup | None = None
     for ranks in layout.ranks_along(*axes):

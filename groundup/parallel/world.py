@@ -33,7 +33,7 @@ from groundup.parallel.gradients import (
     own_norm,
 )
 from groundup.parallel.holdings import Holdings
-from groundup.parallel.layout import Layout, connect, settle
+from groundup.parallel.layout import Layout, connect, join_group, settle
 from groundup.recipe.sections import Parallel
 
 __all__ = ["ALONE", "World", "join"]
@@ -84,6 +84,7 @@ class World:
         self._waits = 0
         # A group of processes is made once, however many runs a program trains.
         self._connected: dict[tuple[int, ...], Layout] = {}
+        self._groups: dict[tuple[Any, ...], ProcessGroup] = {}
 
     def arrange(self, parallel: Parallel) -> None:
         """Lay the work of a run out over the processes, all of which call this.
@@ -97,6 +98,15 @@ class World:
             with self.naming("processes are grouped") if self.size > 1 else nullcontext():
                 self._connected[key] = connect(settled, self._device, self._timeout)
         self.layout = self._connected[key]
+
+    def group(self, name: str, *axes: str) -> ProcessGroup:
+        """Return a group of this process and those that differ from it in these axes alone, with
+        exchanges of its own; all processes call this at the same time."""
+        key = (name, *axes, *self.layout.sizes.values())
+        if key not in self._groups:
+            with self.naming("processes are grouped"):
+                self._groups[key] = join_group(self.layout, self._timeout, *axes)
+        return self._groups[key]
 
     @property
     def place(self) -> str:
@@ -130,6 +140,11 @@ class World:
     def data_size(self) -> int:
         """Into how many parts a batch is divided."""
         return self.layout.data_size
+
+    @property
+    def joins_micro_batches(self) -> bool:
+        """Whether the micro-batches of a step are computed together, stage by stage."""
+        return self.layout.pipeline > 1
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in the order of their numbers: whatever JSON can say.

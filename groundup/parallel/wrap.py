@@ -8,9 +8,10 @@ from functools import partial
 from torch import nn
 
 from groundup.parallel.context import TextPartObjective, check_texts, divide_texts
+from groundup.parallel.divide_layers import check_stages, divide_layers
 from groundup.parallel.layout import Layout
 from groundup.parallel.objective import Objective
-from groundup.parallel.pipeline import take_stage
+from groundup.parallel.pipeline import PipelineObjective
 from groundup.parallel.shard import divide_parameters
 from groundup.parallel.tensor import divide_matrices
 from groundup.parallel.world import World
@@ -37,18 +38,23 @@ def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
         RecipeError: Naming the axis along which the steps of this recipe cannot be divided.
     """
     layout = world.layout
-    if layout.pipeline > 1:
-        take_stage(model, layout)
+    steps: list[Share] = []
+    # From the inside out: each stage reads its part of the texts.
     if layout.context > 1:
         check_texts(recipe, layout.context)
         texts = divide_texts(model, layout, world.naming)
-        return partial(TextPartObjective, texts=texts, spec=recipe.task.batch_spec)
-    return _compute_all
+        steps.append(partial(TextPartObjective, texts=texts, spec=recipe.task.batch_spec))
+    if layout.pipeline > 1:
+        check_stages(recipe, layout)
+        pipeline = divide_layers(model, world, recipe)
+        steps.append(partial(PipelineObjective, pipeline=pipeline, world=world))
 
+    def share(objective: Objective) -> Objective:
+        for step in steps:
+            objective = step(objective)
+        return objective
 
-def _compute_all(objective: Objective) -> Objective:
-    """Return the objective of a process that computes its samples alone."""
-    return objective
+    return share
 
 
 def lay_out(model: nn.Module, layout: Layout) -> nn.Module:

@@ -283,8 +283,9 @@ class Accumulation:
         return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
 
 
-def count_micro_batches(recipe: Recipe, world: Processes) -> int:
-    """Return how many micro-batches a step of a settled recipe has on each process.
+def count_micro_batches(recipe: Recipe, world: Processes) -> tuple[int, int]:
+    """Return how many batches a step of a settled recipe has on each process, and the samples of
+    each: micro-batches, or all of them as one.
 
     Raises:
         TrainingError: If they would change the loss.
@@ -305,7 +306,9 @@ def count_micro_batches(recipe: Recipe, world: Processes) -> int:
             " examples, so micro-batches would change it",
             "Set micro_batch_size to training.batch_size",
         )
-    return number // world.data_size
+    if world.joins_micro_batches:
+        return 1, recipe.training.batch_size // world.data_size
+    return number // world.data_size, recipe.machine.settled_micro_batch_size
 
 
 def non_finite(

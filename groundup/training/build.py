@@ -21,6 +21,7 @@ from groundup.contracts.models import PredictsOutputs, context_length_of
 from groundup.core.errors import RecipeError
 from groundup.core.storage import Storage
 from groundup.machine import devices
+from groundup.parallel.divide_layers import note_on_waiting, size_for_stages
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
@@ -158,6 +159,11 @@ def _share_batch(run: Run, world: World) -> tuple[Machine, int]:
         )
     machine = recipe.machine
     part = machine.micro_batch_size
+    stages = recipe.parallel.pipeline
+    if part == "auto" and stages > 1:
+        return machine.model_copy(
+            update={"micro_batch_size": size_for_stages(share, stages)}
+        ), share
     if part == "auto" or share % part == 0:
         return machine, share
     asked = (run.read_json("requested.json") or {}).get("machine", {})
@@ -205,6 +211,8 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     # two all are needed at once, to divide the model.
     parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
     share = divide_steps(parts.model, world, run.recipe)
+    if world.is_first and (note := note_on_waiting(run.recipe, world.layout)):
+        run.event(0, f"{run.folder}: {note}")
     parts = replace(parts, model=lay_out(parts.model, world.layout), share=share)
     if world.layout.holders_size > 1:
         world.holdings = Holdings.of(parts.model, world.layout.tensor)

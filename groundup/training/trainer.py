@@ -107,7 +107,7 @@ class Trainer:
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out = HeldOut(run, parts)
         self.world = parts.world
-        self.accumulate = count_micro_batches(self.recipe, parts.world)
+        self.accumulate, self.batch_size = count_micro_batches(self.recipe, parts.world)
         self.gradients = parts.world.gradients(
             [parameter for _, parameter in self.trained], exact=self.recipe.parallel.exact
         )
@@ -232,7 +232,7 @@ class Trainer:
             refill(self.stream, self.model, self.step, machine)
             self.layers.release(self.step)
             self.world.place = f"step {self.step}, samples from {self.samples_seen}"
-            number, part = self.accumulate, machine.settled_micro_batch_size
+            number, part = self.accumulate, self.batch_size
             accumulated = Accumulation(self.objective, self._next_batch, number, self.world)
             for batch in accumulated.batches:
                 # Keyed, so that a resumed run drops what the uninterrupted one would have dropped.

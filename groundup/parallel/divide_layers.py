@@ -1,0 +1,160 @@
+"""Which models can be cut into stages, and how a run's is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from groundup.contracts.tasks import MeasuresOutputs, Task
+from groundup.core.errors import RecipeError
+from groundup.parallel.layout import Layout
+from groundup.parallel.neighbours import Neighbours
+from groundup.parallel.pipeline import Pipeline
+from groundup.parallel.stages import (
+    cut_model,
+    divide_blocks,
+    front_of,
+    leave_to_others,
+    shared_parts,
+)
+from groundup.parallel.world import World
+from groundup.recipe.recipe import Recipe
+
+__all__ = ["check_stages", "divide_layers", "note_on_waiting", "size_for_stages"]
+
+_WHERE = "recipe.parallel.pipeline"
+_REMEDY = "Remove it, or share the batch with replicate"
+# Families in which each block reads what the block before it gives, and what the model's inputs
+# say, and nothing else.
+_CHAINS = ("bert", "cnn", "gemma3", "gpt", "mlp", "phi3", "vit")
+# Those whose blocks are of two stacks: the second reads what the first gives in every block, and
+# so stays together.
+_TWO_STACKS = ("encoder_decoder",)
+# Micro-batches that are made for each stage where their size is left open.
+_PER_STAGE = 4
+
+
+def check_stages(recipe: Recipe, layout: Layout) -> None:
+    """Make sure that the steps of a recipe can be computed in stages.
+
+    Raises:
+        RecipeError: If the model, the task or another setting does not allow it.
+    """
+    size = layout.pipeline
+    model = recipe.model.registered_name
+    task = recipe.task
+    # A user's own model is one if its parts say so.
+    own = not type(recipe.model).__module__.startswith("groundup.")
+    if not own and model not in (*_CHAINS, *_TWO_STACKS):
+        allowed = ", ".join(sorted((*_CHAINS, *_TWO_STACKS)))
+        problem = f"model {model!r} cannot be cut into stages; allowed: {allowed}, and your own"
+        raise RecipeError(_WHERE, f"is {size}, but {problem}", _REMEDY)
+    if type(task).forward is not Task.forward:
+        problem = "asks the model in a way of its own, which stages do not answer"
+        raise RecipeError(
+            _WHERE, f"is {size}, but task {task.registered_name!r} {problem}", _REMEDY
+        )
+    if type(task).build_objective is not Task.build_objective:
+        problem = "has a loss that reads more of the model than its outputs"
+        raise RecipeError(
+            _WHERE, f"is {size}, but task {task.registered_name!r} {problem}", _REMEDY
+        )
+    if not (task.loss_is_sum and recipe.model.loss_is_sum):
+        problem = f"task {task.registered_name!r} with this model is no sum over examples"
+        raise RecipeError(
+            _WHERE,
+            f"is {size}, but the loss of {problem}, so that micro-batches would change it",
+            "Remove it, or take a model without batch norm",
+        )
+    for key, problem, remedy in _refused(recipe, layout):
+        raise RecipeError(key, f"{problem}, but with pipeline: {size} no process has", remedy)
+
+
+def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
+    """Return what of a recipe needs a whole model: its key, what it does, and what to do."""
+    task = recipe.task
+    found = []
+    if recipe.samples.every is not None:
+        what = "writes with the whole model, which"
+        found.append(("recipe.samples.every", what, "Remove it; predict from a checkpoint instead"))
+    if isinstance(task, MeasuresOutputs) and task.measured:
+        what = "is the number of examples that the whole model predicts, which"
+        found.append(("recipe.task.measured", what, "Set measured: 0; evaluate the run afterwards"))
+    if recipe.distill is not None:
+        found.append(("recipe.distill", "compares two whole models, which", "Remove it"))
+    if recipe.adapter is not None:
+        what = "adds matrices to the whole model, which"
+        found.append(("recipe.adapter", what, "Remove it, or share the batch with replicate"))
+    for key in ("unfreeze_every", "train_layers"):
+        if getattr(recipe.init, key) is not None:
+            what = "counts the blocks of the whole model, which"
+            found.append((f"recipe.init.{key}", what, "Remove it"))
+    if recipe.optim.layer_decay != 1:
+        what = "counts the blocks of the whole model, which"
+        found.append(("recipe.optim.layer_decay", what, "Remove it"))
+    for axis in ("shard", "tensor"):
+        if getattr(layout, axis) > 1:
+            what = "divides the parameters of the whole model, which"
+            found.append((f"recipe.parallel.{axis}", what, f"Remove one of {axis} and pipeline"))
+    return found
+
+
+def divide_layers(model: nn.Module, world: World, recipe: Recipe) -> Pipeline:
+    """Keep this process's stages of a model, and return what runs them.
+
+    Args:
+        model: The whole one. What other stages have of it is freed; its tensors keep their names.
+        world: The processes, arranged as the recipe says.
+        recipe: One that ``check_stages`` has passed.
+
+    Raises:
+        RecipeError: If the model has no blocks, or too few.
+    """
+    layout = world.layout
+    blocks = model._modules.get("blocks")
+    if not isinstance(blocks, nn.ModuleList):
+        problem = f"{type(model).__name__} does not list its layers as 'blocks'"
+        raise RecipeError(_WHERE, f"is {layout.pipeline}, but {problem}", _REMEDY)
+    two_stacks = recipe.model.registered_name in _TWO_STACKS
+    divisible = len(blocks)
+    if two_stacks:
+        divisible = int(recipe.model.model_dump()["layers"])
+    place = layout.places["pipeline"]
+    stages = divide_blocks(len(blocks), layout.pipeline, divisible)
+    shared = frozenset(front_of(model)) if two_stacks else shared_parts(model)
+    own = cut_model(model, stages, [place], shared)
+    leave_to_others(model, own, shared)
+    several = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.split(".")[0] in shared and parameter.requires_grad
+    ]
+    (ranks,) = (each for each in layout.ranks_along("pipeline") if layout.rank in each)
+    groups = {name: world.group(name, "pipeline") for name in ("forward", "backward")}
+    neighbours = Neighbours(ranks, place, groups, world.naming)
+    return Pipeline(own, neighbours, several, recipe.machine)
+
+
+def size_for_stages(samples: int, stages: int) -> int:
+    """Return the largest micro-batch of which a process's samples make four or more for each stage,
+    or 1.
+
+    With four, processes wait for less than a fifth of a step.
+    """
+    sizes = range(samples, 0, -1)
+    fits = (n for n in sizes if samples % n == 0 and samples // n >= _PER_STAGE * stages)
+    return next(fits, 1)
+
+
+def note_on_waiting(recipe: Recipe, layout: Layout) -> str:
+    """Return what is to be said of processes that wait for others at the ends of a step; empty
+    where it is little."""
+    share = recipe.training.batch_size // layout.data_size
+    number = share // recipe.machine.settled_micro_batch_size
+    if layout.pipeline == 1 or number >= layout.pipeline:
+        return ""
+    # Of a step's time: a process waits for as many passes as there are other stages.
+    waiting = (layout.pipeline - 1) / (number + layout.pipeline - 1)
+    return (
+        f"a step has {number} micro-batches for {layout.pipeline} stages: each process waits"
+        f" {waiting:.0%} of the time. A smaller machine.micro_batch_size makes more of them"
+    )
