@@ -279,9 +279,7 @@ class TwoStackTransformer(nn.Module, ABC):
 
     def _float_weight(self) -> Tensor:
         """Return a norm's weight: it stays a float where matrices become integers."""
-        block = self.blocks[0]
-        assert isinstance(block, TwoStackBlock)
-        return next(block.mlp_norm.parameters())
+        return next(self.blocks[0].get_submodule("mlp_norm").parameters())
 
 
 def _from_cache(cache: KeyValueCache, layers: int) -> ReadInput:

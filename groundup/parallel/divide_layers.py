@@ -7,8 +7,9 @@ from torch import nn
 from groundup.contracts.tasks import MeasuresOutputs, Task
 from groundup.core.errors import RecipeError
 from groundup.parallel.layout import Layout
-from groundup.parallel.neighbours import Neighbours
+from groundup.parallel.neighbours import DIRECTIONS, Neighbours
 from groundup.parallel.pipeline import Pipeline
+from groundup.parallel.staged_tensors import StagedTensors
 from groundup.parallel.stages import (
     cut_model,
     divide_blocks,
@@ -29,6 +30,8 @@ _CHAINS = ("bert", "cnn", "gemma3", "gpt", "mlp", "phi3", "vit")
 # Those whose blocks are of two stacks: the second reads what the first gives in every block, and
 # so stays together.
 _TWO_STACKS = ("encoder_decoder",)
+# Tasks that call the model several times for a batch only to pad less: once does as well.
+_CALLED_ONCE = ("text_to_text",)
 # Micro-batches that are made for each stage where their size is left open.
 _PER_STAGE = 4
 
@@ -48,12 +51,14 @@ def check_stages(recipe: Recipe, layout: Layout) -> None:
         allowed = ", ".join(sorted((*_CHAINS, *_TWO_STACKS)))
         problem = f"model {model!r} cannot be cut into stages; allowed: {allowed}, and your own"
         raise RecipeError(_WHERE, f"is {size}, but {problem}", _REMEDY)
-    if type(task).forward is not Task.forward:
+    called_once = task.registered_name in _CALLED_ONCE
+    if type(task).forward is not Task.forward and not called_once:
         problem = "asks the model in a way of its own, which stages do not answer"
         raise RecipeError(
             _WHERE, f"is {size}, but task {task.registered_name!r} {problem}", _REMEDY
         )
-    if type(task).build_objective is not Task.build_objective:
+    composed = type(task).build_objective is not Task.build_objective
+    if composed and not (called_once and not task.model_dump().get("r_drop")):
         problem = "has a loss that reads more of the model than its outputs"
         raise RecipeError(
             _WHERE, f"is {size}, but task {task.registered_name!r} {problem}", _REMEDY
@@ -64,6 +69,13 @@ def check_stages(recipe: Recipe, layout: Layout) -> None:
             _WHERE,
             f"is {size}, but the loss of {problem}, so that micro-batches would change it",
             "Remove it, or take a model without batch norm",
+        )
+    number = count_for_stages(recipe, layout)
+    if recipe.parallel.interleave > 1 and number % size:
+        raise RecipeError(
+            "recipe.parallel.interleave",
+            f"needs a multiple of pipeline: {size} micro-batches, but a step has {number}",
+            "Change machine.micro_batch_size, or remove it",
         )
     for key, problem, remedy in _refused(recipe, layout):
         raise RecipeError(key, f"{problem}, but with pipeline: {size} no process has", remedy)
@@ -119,9 +131,11 @@ def divide_layers(model: nn.Module, world: World, recipe: Recipe) -> Pipeline:
     if two_stacks:
         divisible = int(recipe.model.model_dump()["layers"])
     place = layout.places["pipeline"]
-    stages = divide_blocks(len(blocks), layout.pipeline, divisible)
+    chunks = recipe.parallel.interleave
+    stages = divide_blocks(len(blocks), layout.pipeline * chunks, divisible)
     shared = frozenset(front_of(model)) if two_stacks else shared_parts(model)
-    own = cut_model(model, stages, [place], shared)
+    numbers = [chunk * layout.pipeline + place for chunk in range(chunks)]
+    own = cut_model(model, stages, numbers, shared)
     leave_to_others(model, own, shared)
     several = [
         parameter
@@ -129,9 +143,12 @@ def divide_layers(model: nn.Module, world: World, recipe: Recipe) -> Pipeline:
         if name.split(".")[0] in shared and parameter.requires_grad
     ]
     (ranks,) = (each for each in layout.ranks_along("pipeline") if layout.rank in each)
-    groups = {name: world.group(name, "pipeline") for name in ("forward", "backward")}
+    groups = {name: world.group(name, "pipeline") for name in DIRECTIONS[: 2 * min(chunks, 2)]}
     neighbours = Neighbours(ranks, place, groups, world.naming)
-    return Pipeline(own, neighbours, several, recipe.machine)
+    world.stages = StagedTensors(model, several, neighbours, ranks, world.gather)
+    task = recipe.task
+    inputs = task.inputs if task.registered_name in _CALLED_ONCE else None
+    return Pipeline(own, neighbours, several, recipe.machine, inputs)
 
 
 def size_for_stages(samples: int, stages: int) -> int:
@@ -145,16 +162,21 @@ def size_for_stages(samples: int, stages: int) -> int:
     return next(fits, 1)
 
 
+def count_for_stages(recipe: Recipe, layout: Layout) -> int:
+    """Return how many micro-batches of a step go through the stages of a process."""
+    share = recipe.training.batch_size // layout.data_size
+    return share // recipe.machine.settled_micro_batch_size
+
+
 def note_on_waiting(recipe: Recipe, layout: Layout) -> str:
     """Return what is to be said of processes that wait for others at the ends of a step; empty
     where it is little."""
-    share = recipe.training.batch_size // layout.data_size
-    number = share // recipe.machine.settled_micro_batch_size
+    number = count_for_stages(recipe, layout)
     if layout.pipeline == 1 or number >= layout.pipeline:
         return ""
     # Of a step's time: a process waits for as many passes as there are other stages.
     waiting = (layout.pipeline - 1) / (number + layout.pipeline - 1)
     return (
-        f"a step has {number} micro-batches for {layout.pipeline} stages: each process waits"
+        f"a step has {number} micro-batches for {layout.pipeline} processes in a row: each waits"
         f" {waiting:.0%} of the time. A smaller machine.micro_batch_size makes more of them"
     )

@@ -11,7 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-__all__ = ["Neighbours"]
+__all__ = ["DIRECTIONS", "Neighbours"]
+
+DIRECTIONS = ("forward", "backward", "forward around", "backward around")
+"""In which tensors travel: to the next process and to the one before it, and between the last and
+the first, where each has several stages."""
 
 # What activations are made of; their numbers travel in front of them.
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -8,7 +8,7 @@ schedule, backward passes included, and returns the loss of the whole step.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -39,6 +39,8 @@ class Pipeline:
         neighbours: The processes of the pipeline.
         shared: Parameters that several stages have: those of this process.
         machine: How to compute.
+        inputs: Returns what the model reads of a batch, in place of the task's own way to ask it;
+            None: it is asked as the task does.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class Pipeline:
         neighbours: Neighbours,
         shared: Sequence[nn.Parameter],
         machine: Machine,
+        inputs: Callable[[Batch], dict[str, Any]] | None = None,
     ) -> None:
+        self.inputs = inputs
         self.neighbours = neighbours
         self._stages = stages
         self._shared = shared
@@ -116,7 +120,7 @@ class Pipeline:
         # From the last process to the first, whose next stage follows.
         wraps = not 0 <= place < size
         direction = "forward" if forward else "backward"
-        return place % size, f"{direction} to the start" if wraps else direction
+        return place % size, f"{direction} around" if wraps else direction
 
     def _add_up_shared(self) -> None:
         """Give parameters that the first and the last stage have the sum of both gradients."""
@@ -178,7 +182,7 @@ class _Step:
         if stage.model.training:
             # Each stage drops others, and in another order than one process would.
             reseed(self._seed, "stage", pipeline.number(each.chunk), each.micro_batch)
-        outputs = stage.run(partial(self._objective.forward, batch=batch), arrived)
+        outputs = stage.run(partial(self._ask, batch=batch), arrived)
         if stage.is_last:
             loss = self._objective(outputs, batch)
             given = self._scaled(loss)
@@ -188,6 +192,11 @@ class _Step:
             given = [outputs]
         if self._factors is not None:
             self._kept[each.chunk, each.micro_batch] = (arrived, given)
+
+    def _ask(self, model: nn.Module, batch: Batch) -> Any:
+        if self._pipeline.inputs is not None:
+            return model(**self._pipeline.inputs(batch))
+        return self._objective.forward(model, batch)
 
     def backward(self, each: Pass) -> None:
         """Back-propagate a stage for a micro-batch, and send the gradient of what it has read."""

@@ -44,10 +44,12 @@ def order_passes(
         (PipeDream-Flush), known as 1F1B. Several: Narayanan et al., 2021 (arXiv:2104.04473),
         section 2.2.2, the interleaved schedule.
     """
+    if not trains:
+        # Of any number, as validations have them.
+        every = range(micro_batches)
+        return [Pass(True, chunk, each) for each in every for chunk in range(chunks)]
     total = chunks * micro_batches
     forward = [_pass_number(n, size, chunks, forward=True) for n in range(total)]
-    if not trains:
-        return forward
     backward = [_pass_number(n, size, chunks, forward=False) for n in range(total)]
     # Each of those that follow has a micro-batch on its way; with several chunks twice as many, and
     # those that go round.

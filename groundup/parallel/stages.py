@@ -47,53 +47,54 @@ class _Arrival:
     def __init__(self) -> None:
         self.state: Tensor | None = None
 
-
-class _Elsewhere(nn.Module):
-    """A block of another stage: what comes in goes out."""
-
-    def forward(self, x: Tensor, *others: Any) -> Tensor:
-        return x
+    def give(self, x: Tensor, *others: Any) -> Tensor:
+        """Return it, in place of what a block makes of x."""
+        assert self.state is not None, "the state has arrived before the stage is run"
+        return self.state
 
 
-class _Arrives(nn.Module):
-    """The block before a stage's first: it gives what has arrived from its own stage."""
+class _StandIn(nn.Module):
+    """What is run in place of a part of the model.
 
-    def __init__(self, arrival: _Arrival) -> None:
+    Args:
+        part: The part, which still answers what else the model asks it, as how it was made.
+        act: What is done with what the part would read.
+    """
+
+    def __init__(self, part: nn.Module, act: Callable[..., Tensor]) -> None:
         super().__init__()
-        self._arrival = arrival
-
-    def forward(self, x: Tensor, *others: Any) -> Tensor:
-        assert self._arrival.state is not None, "the state has arrived before the stage is run"
-        return self._arrival.state
-
-
-class _Ends(nn.Module):
-    """The last block of a stage, with which the forward ends."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self._block = block
-
-    def forward(self, x: Tensor, *others: Any) -> Tensor:
-        raise StageEnd(self._block(x, *others))
-
-
-class _FrontElsewhere(nn.Module):
-    """What comes before the blocks, of another stage: nobody reads what it gives."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
-        # Past registration: the parameters are no part of this stage.
+        # Past registration: the parameters are the whole model's.
         self.__dict__["part"] = part
+        self.__dict__["act"] = act
 
     def __getattr__(self, name: str) -> Any:
-        # A model may ask how its parts were made, as whether there is a class token.
         return getattr(self.__dict__["part"], name)
 
-    def forward(self, x: Tensor, *others: Any) -> Tensor:
-        if x.is_floating_point():
-            return x
-        return torch.zeros(*x.shape, 1, device=x.device)
+    def forward(self, *read: Any) -> Tensor:
+        given: Tensor = self.__dict__["act"](*read)
+        return given
+
+
+def _pass_over(x: Tensor, *others: Any) -> Tensor:
+    """Return what a block of another stage reads, as what it gives."""
+    return x
+
+
+def _give_nothing(x: Tensor, *others: Any) -> Tensor:
+    """Return something in place of what comes before the blocks, of another stage: nobody reads
+    it."""
+    if x.is_floating_point():
+        return x
+    return torch.zeros(*x.shape, 1, device=x.device)
+
+
+def _end_with(block: nn.Module) -> Callable[..., Tensor]:
+    """Return what ends a stage's forward with its last block."""
+
+    def end(*read: Any) -> Tensor:
+        raise StageEnd(block(*read))
+
+    return end
 
 
 class Stage:
@@ -128,12 +129,12 @@ class Stage:
 
     def _stand_in(self, number: int, block: nn.Module) -> nn.Module:
         if number == self.blocks.stop - 1 and not self.is_last:
-            return _Ends(block)
+            return _StandIn(block, _end_with(block))
         if number in self.blocks:
             return block
         if number == self.blocks.start - 1:
-            return _Arrives(self._arrival)
-        return _Elsewhere()
+            return _StandIn(block, self._arrival.give)
+        return _StandIn(block, _pass_over)
 
     def run(self, forward: Callable[[nn.Module], Any], arrived: Tensor | None) -> Any:
         """Return what the next stage reads, or the model's outputs.
@@ -258,4 +259,4 @@ def _front_elsewhere(part: nn.Module) -> nn.Module:
     # A list is gone through, and its parts are called.
     if isinstance(part, nn.ModuleList):
         return nn.ModuleList(_front_elsewhere(each) for each in part)
-    return _FrontElsewhere(part)
+    return _StandIn(part, _give_nothing)

@@ -340,6 +340,11 @@ class Parallel(Settings):
     )
     tensor: Count = setting(1, "Processes that share the matrices of each layer")
     pipeline: Count = setting(1, "Processes that share the layers, each with a stage of them")
+    interleave: Count = setting(
+        1,
+        "Stages of each process along pipeline; with more it waits less at both ends of a step, and"
+        " exchanges more",
+    )
     context: Count = setting(1, "Processes that share the tokens of each text")
     exact: bool = setting(
         False,

@@ -387,7 +387,7 @@ def first_batches(run: Run, parts: Components, samples: int | None = None) -> It
         samples: Yield those of the first whole steps that have so many, or an epoch: the same
             samples, whatever the size of the micro-batches.
     """
-    device = next(parts.model.parameters()).device
+    device = torch.device(run.recipe.machine.device)
     micro_batch_size = run.recipe.machine.settled_micro_batch_size
     # On each process the same ones: what they are looked at for is to be the same everywhere.
     with contextlib.closing(open_stream(run, parts, "train", alone=True)) as stream:
