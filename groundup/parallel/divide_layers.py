@@ -78,7 +78,7 @@ def check_stages(recipe: Recipe, layout: Layout) -> None:
             "Change machine.micro_batch_size, or remove it",
         )
     for key, problem, remedy in _refused(recipe, layout):
-        raise RecipeError(key, f"{problem}, but with pipeline: {size} no process has", remedy)
+        raise RecipeError(key, f"{problem}, but with pipeline: {size} no process has one", remedy)
 
 
 def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
@@ -86,26 +86,26 @@ def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
     task = recipe.task
     found = []
     if recipe.samples.every is not None:
-        what = "writes with the whole model, which"
+        what = "writes with the whole model"
         found.append(("recipe.samples.every", what, "Remove it; predict from a checkpoint instead"))
     if isinstance(task, MeasuresOutputs) and task.measured:
-        what = "is the number of examples that the whole model predicts, which"
+        what = "is the number of examples that the whole model predicts"
         found.append(("recipe.task.measured", what, "Set measured: 0; evaluate the run afterwards"))
     if recipe.distill is not None:
-        found.append(("recipe.distill", "compares two whole models, which", "Remove it"))
+        found.append(("recipe.distill", "compares whole models", "Remove it"))
     if recipe.adapter is not None:
-        what = "adds matrices to the whole model, which"
+        what = "adds matrices to the whole model"
         found.append(("recipe.adapter", what, "Remove it, or share the batch with replicate"))
     for key in ("unfreeze_every", "train_layers"):
         if getattr(recipe.init, key) is not None:
-            what = "counts the blocks of the whole model, which"
+            what = "counts the blocks of the whole model"
             found.append((f"recipe.init.{key}", what, "Remove it"))
     if recipe.optim.layer_decay != 1:
-        what = "counts the blocks of the whole model, which"
+        what = "counts the blocks of the whole model"
         found.append(("recipe.optim.layer_decay", what, "Remove it"))
     for axis in ("shard", "tensor"):
         if getattr(layout, axis) > 1:
-            what = "divides the parameters of the whole model, which"
+            what = "divides the parameters of the whole model"
             found.append((f"recipe.parallel.{axis}", what, f"Remove one of {axis} and pipeline"))
     return found
 

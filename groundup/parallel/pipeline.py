@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -108,7 +108,7 @@ class Pipeline:
     def back_propagate(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None) -> None:
         """Run a backward pass, as the loop would."""
         # Autocast is for forward passes: backward ones take the precision of these.
-        precise = nullcontext()
+        precise: AbstractContextManager[Any] = nullcontext()
         if self._machine.precision == "bf16":
             precise = torch.autocast(self._device.type, enabled=False)
         with precise, devices.deterministic_backward(self._machine):
