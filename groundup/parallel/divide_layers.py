@@ -7,8 +7,8 @@ from torch import nn
 from groundup.contracts.tasks import MeasuresOutputs, Task
 from groundup.core.errors import RecipeError
 from groundup.parallel.layout import Layout
-from groundup.parallel.neighbours import DIRECTIONS, Neighbours
 from groundup.parallel.pipeline import Pipeline
+from groundup.parallel.pipeline_neighbours import DIRECTIONS, PipelineNeighbours
 from groundup.parallel.staged_tensors import StagedTensors
 from groundup.parallel.stages import (
     cut_model,
@@ -144,7 +144,7 @@ def divide_layers(model: nn.Module, world: World, recipe: Recipe) -> Pipeline:
     ]
     (ranks,) = (each for each in layout.ranks_along("pipeline") if layout.rank in each)
     groups = {name: world.group(name, "pipeline") for name in DIRECTIONS[: 2 * min(chunks, 2)]}
-    neighbours = Neighbours(ranks, place, groups, world.naming)
+    neighbours = PipelineNeighbours(ranks, place, groups, world.naming)
     world.stages = StagedTensors(model, several, neighbours, ranks, world.gather)
     task = recipe.task
     inputs = task.inputs if task.registered_name in _CALLED_ONCE else None

@@ -21,8 +21,8 @@ from groundup.core.errors import TrainingError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Loss, Term
 from groundup.machine import devices
-from groundup.parallel.neighbours import Neighbours
 from groundup.parallel.objective import Objective
+from groundup.parallel.pipeline_neighbours import PipelineNeighbours
 from groundup.parallel.schedule import Pass, order_passes
 from groundup.parallel.stages import Stage
 from groundup.parallel.world import World
@@ -46,7 +46,7 @@ class Pipeline:
     def __init__(
         self,
         stages: Sequence[Stage],
-        neighbours: Neighbours,
+        neighbours: PipelineNeighbours,
         shared: Sequence[nn.Parameter],
         machine: Machine,
         inputs: Callable[[Batch], dict[str, Any]] | None = None,

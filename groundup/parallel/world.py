@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -34,6 +35,7 @@ from groundup.parallel.gradients import (
 )
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout, connect, join_group, settle
+from groundup.parallel.staged_tensors import StagedTensors
 from groundup.recipe.sections import Parallel
 
 __all__ = ["ALONE", "World", "join"]
@@ -59,6 +61,7 @@ class World:
     Attributes:
         layout: How the work is laid out; until the recipe is read, as for one process.
         holdings: What this process has of each tensor of the model; until that is laid out, all.
+        stages: Which tensors it has, where the layers are divided.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class World:
         self._place = "the start"
         self.layout = Layout()
         self.holdings = Holdings({})
+        self.stages: StagedTensors | None = None
         self._absences = absences
         self._store = store
         self._device = device
@@ -98,6 +102,7 @@ class World:
             with self.naming("processes are grouped") if self.size > 1 else nullcontext():
                 self._connected[key] = connect(settled, self._device, self._timeout)
         self.layout = self._connected[key]
+        self.stages = None
 
     def group(self, name: str, *axes: str) -> ProcessGroup:
         """Return a group of this process and those that differ from it in these axes alone, with
@@ -214,7 +219,7 @@ class World:
         in the order of the samples."""
         norm: Norm = own_norm
         if self.layout.holders_size > 1:
-            norm = WholeNorm(self.holdings.repeats, self._add_up_holders)
+            norm = WholeNorm(self._repeats, self._add_up_holders)
         if exact:
             return GradientsInOrder(parameters, self.gather_tensors, norm)
         if self.layout.copies_size > 1:
@@ -226,16 +231,27 @@ class World:
         if self.layout.holders_size == 1:
             return dict(tensors)
         with self.naming("tensors are gathered"):
-            return self.holdings.whole(tensors)
+            if self.stages is None:
+                return self.holdings.whole(tensors)
+            here = {name: each for name, each in tensors.items() if not each.is_meta}
+            return self.stages.whole({**tensors, **self.holdings.whole(here)})
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of whole tensors by name what this process has."""
+        if self.stages is not None:
+            tensors = self.stages.own(tensors)
         return self.holdings.own(tensors)
 
     def _add_up_holders(self, values: Tensor, what: str) -> None:
         """Replace a tensor by the sum of those of all that together have the parameters once."""
         with self.naming(what):
             exchange.add_up(values, what, self.layout.holders)
+
+    def _repeats(self, parameter: nn.Parameter) -> int:
+        """Return how many of the processes that have the model once together have the very numbers
+        of a parameter that this one has."""
+        stages = 1 if self.stages is None else self.stages.repeats(parameter)
+        return stages * self.holdings.repeats(parameter)
 
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something.

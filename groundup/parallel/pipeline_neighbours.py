@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-__all__ = ["DIRECTIONS", "Neighbours"]
+__all__ = ["DIRECTIONS", "PipelineNeighbours"]
 
 DIRECTIONS = ("forward", "backward", "forward around", "backward around")
 """In which tensors travel: to the next process and to the one before it, and between the last and
@@ -24,7 +24,7 @@ _HEADER = 0
 _TENSOR = 1
 
 
-class Neighbours:
+class PipelineNeighbours:
     """The processes of a pipeline, and what they send each other.
 
     Args:
