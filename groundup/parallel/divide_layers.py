@@ -20,7 +20,13 @@ from groundup.parallel.stages import (
 from groundup.parallel.world import World
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["check_stages", "divide_layers", "note_on_waiting", "size_for_stages"]
+__all__ = [
+    "check_stages",
+    "count_for_stages",
+    "divide_layers",
+    "note_on_waiting",
+    "size_for_stages",
+]
 
 _WHERE = "recipe.parallel.pipeline"
 _REMEDY = "Remove it, or share the batch with replicate"
@@ -96,15 +102,16 @@ def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
     if recipe.adapter is not None:
         what = "adds matrices to the whole model"
         found.append(("recipe.adapter", what, "Remove it, or share the batch with replicate"))
-    for key in ("unfreeze_every", "train_layers"):
-        if getattr(recipe.init, key) is not None:
+    later = {"unfreeze_every": recipe.init.unfreeze_every, "train_layers": recipe.init.train_layers}
+    for key, value in later.items():
+        if value is not None:
             what = "counts the blocks of the whole model"
             found.append((f"recipe.init.{key}", what, "Remove it"))
     if recipe.optim.layer_decay != 1:
         what = "counts the blocks of the whole model"
         found.append(("recipe.optim.layer_decay", what, "Remove it"))
     for axis in ("shard", "tensor"):
-        if getattr(layout, axis) > 1:
+        if layout.sizes[axis] > 1:
             what = "divides the parameters of the whole model"
             found.append((f"recipe.parallel.{axis}", what, f"Remove one of {axis} and pipeline"))
     return found

@@ -117,7 +117,8 @@ def settle(parallel: Parallel, world_size: int, rank: int = 0) -> Layout:
         RecipeError: If the product of the axes is not the number of processes, or
             ``exact`` is wanted where gradients cannot be added up in the order of the samples.
     """
-    wanted = {axis: getattr(parallel, axis) for axis in AXES}
+    settings = parallel.model_dump()
+    wanted = {axis: settings[axis] for axis in AXES}
     given = {axis: size for axis, size in wanted.items() if size not in (1, "auto")}
     whole = math.prod(given.values())
     named = " x ".join(f"{axis} {size}" for axis, size in given.items())

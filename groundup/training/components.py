@@ -23,7 +23,7 @@ from groundup.contracts.data import (
     Partners,
     Refillable,
     Stream,
-    join_batches,
+    WholeSteps,
 )
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
@@ -213,54 +213,14 @@ def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = Fals
     stream = parts.source.open(context)
     if alone or split != "train" or not parts.world.joins_micro_batches:
         return stream
+    if isinstance(stream, Refillable):
+        raise RunError(
+            "recipe.parallel.pipeline",
+            "needs data that is there before the run, but this run's examples are made by the"
+            " weights, of which each process has a part",
+            "Remove it, or share the batch with replicate",
+        )
     return WholeSteps(stream, context.batch_size // (context.world * context.micro_batch_size))
-
-
-class WholeSteps(Stream):
-    """A stream whose batches are all micro-batches of a step, joined.
-
-    Args:
-        stream: Of micro-batches.
-        number: How many a step has.
-
-    Raises:
-        RunError: If its examples are made by the weights, which no process has all of.
-    """
-
-    def __init__(self, stream: Stream, number: int) -> None:
-        if isinstance(stream, Refillable):
-            raise RunError(
-                "recipe.parallel.pipeline",
-                "needs data that is there before the run: this run's examples are made by the"
-                " weights, of which each process has a part",
-                "Remove it, or share the batch with replicate",
-            )
-        self._stream = stream
-        self._number = number
-
-    def __next__(self) -> Batch:
-        return join_batches([next(self._stream) for _ in range(self._number)])
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """How many samples one pass over the data holds."""
-        return self._stream.samples_per_epoch
-
-    def counts(self) -> dict[str, int]:
-        """Return what else can be counted in one pass."""
-        return self._stream.counts()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return self._stream.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
-        self._stream.load_state_dict(state)
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self._stream.close()
 
 
 @torch.no_grad()

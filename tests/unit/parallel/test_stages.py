@@ -12,8 +12,9 @@ import torch
 from tiny_runs import tiny_run
 from torch import Tensor, nn
 
-from groundup.contracts.data import join_batches, separate_batches
+from groundup.contracts.data import Stream, WholeSteps, join_batches, separate_batches
 from groundup.core.errors import RecipeError
+from groundup.core.values import Batch
 from groundup.models.bert import BERTConfig
 from groundup.models.cnn import CNNConfig
 from groundup.models.encoder_decoder import EncoderDecoderConfig
@@ -203,3 +204,37 @@ def test_micro_batches_as_one_batch() -> None:
         assert one.keys() == two.keys()
         assert all(np.array_equal(one[name], two[name]) for name in one)
     assert separate_batches(batches[0]) == [batches[0]]
+
+
+class _Numbers(Stream):
+    """Batches of one number each, rising."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def __next__(self) -> Batch:
+        self.next += 1
+        return {"tokens": torch.tensor([self.next])}
+
+    @property
+    def samples_per_epoch(self) -> int:
+        return 8
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": self.next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.next = state["samples"]
+
+    def close(self) -> None:
+        self.next = -1
+
+
+def test_whole_steps_go_on_where_they_were() -> None:
+    steps = WholeSteps(_Numbers(), 3)
+    found = [[int(each["tokens"]) for each in separate_batches(next(steps))] for _ in range(2)]
+    assert found == [[1, 2, 3], [4, 5, 6]]
+    assert steps.state_dict() == {"samples": 6}
+    other = WholeSteps(_Numbers(), 2)
+    other.load_state_dict(steps.state_dict())
+    assert [int(each["tokens"]) for each in separate_batches(next(other))] == [7, 8]
