@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.contracts.data import separate_batches
 from groundup.core.errors import TrainingError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Loss, Term
@@ -25,6 +24,7 @@ from groundup.parallel.objective import Objective
 from groundup.parallel.pipeline_neighbours import PipelineNeighbours
 from groundup.parallel.schedule import Pass, order_passes
 from groundup.parallel.stages import Stage
+from groundup.parallel.whole_steps import separate_batches
 from groundup.parallel.world import World
 from groundup.recipe.sections import Machine
 

@@ -22,6 +22,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from groundup.contracts.data import Stream
 from groundup.core.errors import TrainingError
 from groundup.parallel import exchange
 from groundup.parallel.failures import Absences, Member, first_line
@@ -36,6 +37,7 @@ from groundup.parallel.gradients import (
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout, connect, join_group, settle
 from groundup.parallel.staged_tensors import StagedTensors
+from groundup.parallel.whole_steps import WholeSteps
 from groundup.recipe.sections import Parallel
 
 __all__ = ["ALONE", "World", "join"]
@@ -150,6 +152,11 @@ class World:
     def joins_micro_batches(self) -> bool:
         """Whether the micro-batches of a step are computed together, stage by stage."""
         return self.layout.pipeline > 1
+
+    def join_micro_batches(self, stream: Stream, number: int) -> Stream:
+        """Return a stream of so many micro-batches a step as the steps take them: one by one, or
+        all as one batch."""
+        return WholeSteps(stream, number) if self.joins_micro_batches else stream
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in the order of their numbers: whatever JSON can say.

@@ -23,7 +23,6 @@ from groundup.contracts.data import (
     Partners,
     Refillable,
     Stream,
-    WholeSteps,
 )
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
@@ -90,6 +89,9 @@ class Processes(Protocol):
     @property
     def joins_micro_batches(self) -> bool:
         """Whether the micro-batches of a step come as one batch."""
+
+    def join_micro_batches(self, stream: Stream, number: int) -> Stream:
+        """Return a stream of so many micro-batches a step as the steps take them."""
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in their order: whatever JSON can say."""
@@ -211,16 +213,10 @@ def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = Fals
     if not alone:
         context = replace(context, rank=parts.world.data_rank, world=parts.world.data_size)
     stream = parts.source.open(context)
-    if alone or split != "train" or not parts.world.joins_micro_batches:
+    if alone or split != "train":
         return stream
-    if isinstance(stream, Refillable):
-        raise RunError(
-            "recipe.parallel.pipeline",
-            "needs data that is there before the run, but this run's examples are made by the"
-            " weights, of which each process has a part",
-            "Remove it, or share the batch with replicate",
-        )
-    return WholeSteps(stream, context.batch_size // (context.world * context.micro_batch_size))
+    number = context.batch_size // (context.world * context.micro_batch_size)
+    return parts.world.join_micro_batches(stream, number)
 
 
 @torch.no_grad()

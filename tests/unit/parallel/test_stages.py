@@ -12,8 +12,8 @@ import torch
 from tiny_runs import tiny_run
 from torch import Tensor, nn
 
-from groundup.contracts.data import Stream, WholeSteps, join_batches, separate_batches
-from groundup.core.errors import RecipeError
+from groundup.contracts.data import Refillable, Stream
+from groundup.core.errors import RecipeError, RunError
 from groundup.core.values import Batch
 from groundup.models.bert import BERTConfig
 from groundup.models.cnn import CNNConfig
@@ -30,6 +30,7 @@ from groundup.parallel.stages import (
     leave_to_others,
     shared_parts,
 )
+from groundup.parallel.whole_steps import WholeSteps, join_batches, separate_batches
 from groundup.recipe.adapter import Adapter
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.recipe.sections import Distill
@@ -228,6 +229,25 @@ class _Numbers(Stream):
 
     def close(self) -> None:
         self.next = -1
+
+
+class _Refilled(_Numbers):
+    """One whose examples the weights make."""
+
+    def refill(self, model: nn.Module, step: int) -> None:
+        raise AssertionError("is refused before")
+
+    def buffer(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_buffer(self, tensors: dict[str, Tensor]) -> None:
+        raise AssertionError("is refused before")
+
+
+def test_examples_made_by_the_weights_are_refused() -> None:
+    assert isinstance(_Refilled(), Refillable)
+    with pytest.raises(RunError, match=r"pipeline: needs data that is there before the run, but"):
+        WholeSteps(_Refilled(), 2)
 
 
 def test_whole_steps_go_on_where_they_were() -> None:
