@@ -28,6 +28,7 @@ __all__ = ["DocumentSets", "find_near_duplicates", "first_of_near_duplicates"]
 
 _DOCUMENTS_AT_ONCE = 1 << 13  # 2 MB of signatures
 _COMPARED_AT_ONCE = 1 << 16
+_PAGES_AT_ONCE = 128
 Signatures = NDArray[np.uint32]
 
 
@@ -111,9 +112,13 @@ class _SignatureFile:
         if self._map is None:
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint32).reshape(-1, PERMUTATIONS)
-        found = rows[documents]
-        # Pages of a mapped file count as this process's memory for as long as they are mapped.
-        self._map.madvise(mmap.MADV_DONTNEED)
+        found = np.empty((len(documents), PERMUTATIONS), np.uint32)
+        for begin in range(0, len(documents), _PAGES_AT_ONCE):
+            part = slice(begin, begin + _PAGES_AT_ONCE)
+            found[part] = rows[documents[part]]
+            # Pages of a mapped file count as this process's memory as long as they are mapped, and
+            # the system maps 64 KiB around each that is read.
+            self._map.madvise(mmap.MADV_DONTNEED)
         return found
 
 

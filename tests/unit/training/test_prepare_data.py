@@ -165,6 +165,25 @@ def test_a_part_of_another_recipe_or_other_data_is_named(
         api.prepare_data(recipe, join=2)
 
 
+def test_a_job_that_is_killed_leaves_no_part_and_is_started_again(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, added = document_parts.FactsWriter.add, []
+
+    def killed(writer: Any, split: Any, document: Any) -> None:
+        added.append(document)
+        if len(added) == 20:
+            raise KeyboardInterrupt
+        add(writer, split, document)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(document_parts.FactsWriter, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            api.prepare_data(recipe, part="1/2")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert "Part 1/2 is cleaned" in api.prepare_data(recipe, part="1/2")
+
+
 def test_files_that_change_while_a_part_reads_them_are_refused(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
