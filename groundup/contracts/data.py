@@ -26,6 +26,7 @@ __all__ = [
     "DrawsViews",
     "HasTexts",
     "KeepsTokens",
+    "LearnsFromSample",
     "Part",
     "Partners",
     "PreparesInParts",
@@ -206,6 +207,15 @@ class Part:
 
 
 @runtime_checkable
+class LearnsFromSample(Protocol):
+    """Settings of a processor that learns from as many bytes of text at most, drawn by
+    ``TextSample``."""
+
+    @property
+    def sample_bytes(self) -> int: ...
+
+
+@runtime_checkable
 class PreparesInParts(Protocol):
     """A source that several jobs can prepare, on machines that share the cache: in two rounds,
     first the documents and then their tokens, each of which ends with joining the parts.
@@ -217,15 +227,20 @@ class PreparesInParts(Protocol):
     def is_joined(self, cache: Path) -> bool:
         """Return whether it is decided what becomes of every document."""
 
-    def examine_part(self, part: Part, cache: Path) -> bool:
-        """Note the facts of a part's documents; return False where they were there already."""
+    def examine_part(self, part: Part, cache: Path, sample_bytes: int) -> bool:
+        """Note the facts of a part's documents, and draw what a tokenizer may be learned from, as
+        much as ``sample_bytes``; return False where they were there already."""
 
-    def join_examined(self, parts: int, cache: Path) -> None:
+    def join_examined(self, parts: int, cache: Path, sample_bytes: int) -> None:
         """Decide what becomes of every document, from the facts of all parts.
 
         Raises:
             DataError: If a part is missing.
         """
+
+    def drawn_texts(self, cache: Path, sample_bytes: int) -> Callable[[], Iterator[str]] | None:
+        """Return what gives the sample of all training texts that the parts have drawn; None where
+        they have drawn none."""
 
     def encode_part(self, part: Part, context: DataContext) -> bool:
         """Make the tokens of a part's documents of a split; return False where they were there."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import BringsProcessor, HasTexts, PreparesInParts
+from groundup.contracts.data import BringsProcessor, HasTexts, LearnsFromSample, PreparesInParts
 from groundup.contracts.processors import (
     AddsTokens,
     LabelProcessor,
@@ -170,6 +170,12 @@ def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
         return config.fit_with(_trained_model(*config.trained_run), examples)
     if config.reads == "examples":
         return config.fit(examples)
+    source = recipe.data
+    if isinstance(config, LearnsFromSample) and isinstance(source, PreparesInParts):
+        # of a corpus that was prepared in parts, nothing is read again
+        drawn = source.drawn_texts(cache_folder(), config.sample_bytes)
+        if drawn is not None:
+            return config.fit(drawn)
     return config.fit(lambda: _texts(examples()))
 
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataContext, KeepsTokens, Part, PreparesInParts
+from groundup.contracts.data import (
+    DataContext,
+    KeepsTokens,
+    LearnsFromSample,
+    Part,
+    PreparesInParts,
+)
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import GroundupError, RecipeError
@@ -99,7 +105,7 @@ def _prepare_part(recipe: Recipe, part: Part) -> str:
     source = _source_in_parts(recipe)
     cache = cache_folder()
     if not source.is_joined(cache):
-        made = source.examine_part(part, cache)
+        made = source.examine_part(part, cache, _sample_bytes(recipe))
         done = "is cleaned" if made else "was cleaned before"
         return f"Part {part} {done}. Once all parts are: groundup data prepare ... --join {part.of}"
     encoded = [source.encode_part(part, context) for context in _contexts(recipe)]
@@ -117,7 +123,7 @@ def _join_parts(recipe: Recipe, parts: int) -> str:
     source = _source_in_parts(recipe)
     cache = cache_folder()
     if not source.is_joined(cache):
-        source.join_examined(parts, cache)
+        source.join_examined(parts, cache, _sample_bytes(recipe))
         keep_processor(recipe)
         return f"{parts} parts are joined. Now once more for tokens: --part 1/{parts} and so on"
     for context in _contexts(recipe):
@@ -138,6 +144,11 @@ def _write_to(recipe: Recipe, address: str) -> str:
     _, folder = keep_processor(recipe)
     size = source.write_tokens(address, folder, _contexts(recipe))
     return f"Wrote {size / 1e6:,.1f} MB to {address}: data: {{name: shards, path: {address}}}"
+
+
+def _sample_bytes(recipe: Recipe) -> int:
+    processor = recipe.processor
+    return processor.sample_bytes if isinstance(processor, LearnsFromSample) else 0
 
 
 def _source_in_parts(recipe: Recipe) -> PreparesInParts:

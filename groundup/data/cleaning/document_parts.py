@@ -30,6 +30,7 @@ from groundup.data.splitting.held_out import HELD_OUT_FIRST
 from groundup.data.stream.shard_writer import EncodedDocument
 from groundup.data.stream.shards import Shards
 from groundup.data.stream.working_folder import open_working_folder
+from groundup.media.text_sample import ALL, TextSample
 
 __all__ = ["PartsFolder", "Segment", "documents_of_part", "files_of_part", "write_part"]
 
@@ -38,6 +39,7 @@ BLOCK = 4096
 # Rows of a segment: a part of whole files is one of any size, and cut.
 _MOST_ROWS = 1 << 16
 _NAMED = 5
+_SAMPLE = "sample.jsonl"  # of a part's texts: a line about it, then (document, text)
 Documents = Iterator[tuple[Split, Document]]
 
 
@@ -105,6 +107,7 @@ def write_part(
     settings: Cleaning,
     about: Mapping[str, Any],
     files: Sequence[DataFile],
+    sample_bytes: int,
 ) -> None:
     """Write the facts of a part's documents; the folder is there only once it is complete.
 
@@ -114,15 +117,20 @@ def write_part(
         settings: What cleaning changes and removes.
         about: What the part was made of and with, to say what differs from another.
         files: Those in which the part counts what is met besides rows.
+        sample_bytes: What a tokenizer is learned from at most: as much is drawn from the part.
     """
     with open_working_folder(folder) as own:
         segments: list[list[int]] = []
+        sample = TextSample(sample_bytes)
         with FactsWriter(own, settings) as writer:
             for place, split, document in documents:
                 if not segments or segments[-1][0] != place:
                     segments.append([place, writer.rows, 0])
                 segments[-1][2] += 1
-                writer.add(split, document)
+                text = writer.add(split, document)
+                if text is not None and split == "train" and sample_bytes:
+                    sample.add(text, writer.rows - 1)
+        _write_sample(own / _SAMPLE, sample, sample_bytes)
         met = sum((file.notes for file in files), Counter[str]())
         facts = {"about": about, "segments": segments, "met": dict(met)}
         (own / "part.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -130,6 +138,14 @@ def write_part(
         # of two jobs that make the same part, the first has it
         with suppress(OSError):
             own.rename(folder)
+
+
+def _write_sample(path: Path, sample: TextSample, sample_bytes: int) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        head = {"most_bytes": sample_bytes, "limit": sample.limit}
+        file.write(json.dumps(head) + "\n")
+        for line in sample.numbered():
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 class PartsFolder:
@@ -273,6 +289,64 @@ class PartsFolder:
         named = ", ".join(f"{number}/{self.of}" for number in numbers[:_NAMED])
         more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
         return f"{named}{more}"
+
+    # ------------------------------------------------------------------------------------- a sample
+    def draw_texts(self, chosen: NDArray[np.bool_], sample_bytes: int) -> None:
+        """Keep the texts that a tokenizer is learned from, drawn from what the parts have drawn: no
+        document is read again.
+
+        Nothing is kept where parts have left out what belongs to the sample, because most of what
+        they had drawn is removed or held out, or where they have drawn for another tokenizer.
+
+        Args:
+            chosen: (documents,) which documents of the corpus are trained on.
+            sample_bytes: How much is learned from at most.
+        """
+        sample = TextSample(sample_bytes)
+        least = ALL
+        for number in range(1, self.of + 1):
+            own = [segment for segment in self.segments() if segment.part == number]
+            firsts = np.array([segment.first for segment in own], np.int64)
+            starts = self._starts(number)
+            with (self.folder(number) / _SAMPLE).open(encoding="utf-8") as file:
+                head = json.loads(next(file))
+                if head["most_bytes"] != sample_bytes:
+                    return
+                least = min(least, head["limit"])
+                for line in file:
+                    document, text = json.loads(line)
+                    segment = int(np.searchsorted(firsts, document, side="right")) - 1
+                    place = int(starts[segment] + document - firsts[segment])
+                    if chosen[place]:
+                        sample.add(text, place)
+        if sample.limit <= least:
+            _write_sample(self._drawn(sample_bytes), sample, sample_bytes)
+
+    def drawn_texts(self, sample_bytes: int) -> Callable[[], Iterator[str]] | None:
+        """Return what gives the texts that ``draw_texts`` kept; None where there are none."""
+        path = self._drawn(sample_bytes)
+
+        def texts() -> Iterator[str]:
+            with path.open(encoding="utf-8") as file:
+                next(file)
+                for line in file:
+                    yield json.loads(line)[1]
+
+        return texts if path.is_file() else None
+
+    def _drawn(self, sample_bytes: int) -> Path:
+        return self._root / self._key / f"drawn-{sample_bytes}.jsonl"
+
+    def _starts(self, number: int) -> NDArray[np.int64]:
+        """Return (segments,) the numbers in the corpus of the first documents of a part's
+        segments."""
+        found = []
+        first = 0
+        for segment in self.segments():
+            if segment.part == number:
+                found.append(first)
+            first += segment.rows
+        return np.array(found, np.int64)
 
     def _read(self, number: int) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder(number) / "part.json").read_text("utf-8"))

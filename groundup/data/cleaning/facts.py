@@ -96,8 +96,9 @@ class FactsWriter:
             if self._signatures is not None:
                 self._signatures.close()
 
-    def add(self, split: Split, document: Document) -> None:
-        """Note a document that is named for a split."""
+    def add(self, split: Split, document: Document) -> str | None:
+        """Note a document that is named for a split; return its text as cleaning changes it, or
+        None where it is removed."""
         text = normalise_text(document.text, self._settings)
         reason = reason_to_remove(text, self._settings)
         changed = text != document.text
@@ -115,6 +116,7 @@ class FactsWriter:
         self.rows += 1
         if self._characters >= _BATCH_CHARACTERS or len(self._texts) >= _BATCH_DOCUMENTS:
             self._flush()
+        return None if reason else text
 
     def _flush(self) -> None:
         self._facts.write(np.array(self._waiting, FACTS).data)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -140,7 +140,7 @@ class TextSource(Source):
         """Return whether the documents are decided on; see ``PreparesInParts``."""
         return (self._folder(Origin(self), cache) / "card.json").is_file()
 
-    def examine_part(self, part: Part, cache: Path) -> bool:
+    def examine_part(self, part: Part, cache: Path, sample_bytes: int) -> bool:
         """Note the facts of a part's documents; see ``PreparesInParts``.
 
         Raises:
@@ -158,13 +158,13 @@ class TextSource(Source):
             files = files if part.number == 1 else []
         documents = documents_of_part(origin, lambda: self._read_documents(origin), part)
         about = self._about(origin)
-        write_part(parts.folder(part.number), documents, self.cleaning, about, files)
+        write_part(parts.folder(part.number), documents, self.cleaning, about, files, sample_bytes)
         if self._about(Origin(self)) != about:
             shutil.rmtree(parts.folder(part.number))
             raise _changed(origin, f"while part {part} read them")
         return True
 
-    def join_examined(self, parts: int, cache: Path) -> None:
+    def join_examined(self, parts: int, cache: Path, sample_bytes: int) -> None:
         """Decide on the documents of all parts; see ``PreparesInParts``."""
         origin = self._origin_of_parts()
         found = self._parts(origin, parts, cache)
@@ -173,7 +173,13 @@ class TextSource(Source):
         next(self._read_documents(origin), None)  # which columns are read is known from then on
         with open_working_folder(folder) as own:
             met = found.join(own)
-            self._keep_survey(folder, origin, self._survey(origin, own, CleaningReport(), []), met)
+            survey = self._survey(origin, own, CleaningReport(), [])
+            found.draw_texts(survey.sides == SIDES["train"], sample_bytes)
+            self._keep_survey(folder, origin, survey, met)
+
+    def drawn_texts(self, cache: Path, sample_bytes: int) -> Callable[[], Iterator[str]] | None:
+        """Return what gives the texts that parts have drawn; see ``PreparesInParts``."""
+        return self._parts(Origin(self), 1, cache).drawn_texts(sample_bytes)
 
     def encode_part(self, part: Part, context: DataContext) -> bool:
         """Make the tokens of a part's documents of a split; see ``PreparesInParts``."""

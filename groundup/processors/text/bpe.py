@@ -7,6 +7,7 @@ Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from groundup.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
+from groundup.media.text_sample import TextSample
 from groundup.processors.text.special_tokens import END_OF_TEXT, SPECIAL_TOKENS
-from groundup.processors.text.text_sample import TextSample
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_files import EncoderTokens
 
@@ -34,6 +35,7 @@ SPLIT = (
 )
 WORD = r"[\p{L}\p{M}\p{N}]+|[^\p{L}\p{M}\p{N}]"
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+_log = logging.getLogger("groundup")
 ENCODER = EncoderTokens("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
@@ -75,6 +77,11 @@ class BPEConfig(ProcessorConfig):
             )
         return self
 
+    @property
+    def sample_bytes(self) -> int:
+        """How much is learned from at most; see ``LearnsFromSample``."""
+        return self.sample_mb * 1_000_000
+
     def fit(self, texts: Callable[[], Iterator[str]]) -> TokenizerProcessor:
         """Return the processor, with fewer than ``vocab_size`` tokens where the texts give too few
         pairs.
@@ -102,8 +109,14 @@ class BPEConfig(ProcessorConfig):
             show_progress=False,
         )
         # All texts of a large corpus would take hours, and the memory of all words in it.
-        sample = TextSample(texts(), self.sample_mb * 1_000_000)
+        sample = TextSample.of(texts(), self.sample_bytes)
         # The trainer would learn nothing from empty texts, and say so nowhere.
+        if sample.bytes_kept < sample.bytes_read:
+            _log.info(
+                "The tokenizer is learned from %s MB drawn from %s MB of text",
+                f"{sample.bytes_kept / 1e6:,.0f}",
+                f"{sample.bytes_read / 1e6:,.0f}",
+            )
         if not sample.bytes_kept:
             raise DataError(
                 "recipe.processor", "the training texts are empty", "Check the data section"

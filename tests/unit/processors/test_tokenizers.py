@@ -19,11 +19,11 @@ from tokenizers import (
 )
 
 from groundup.core.errors import DataError
+from groundup.media.text_sample import TextSample
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor, CharactersConfig
 from groundup.processors.text.stream_decoder import StreamDecoder
-from groundup.processors.text.text_sample import TextSample
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
@@ -114,25 +114,25 @@ def test_bpe_of_words_reads_a_word_alike_wherever_it_stands(tmp_path: Path) -> N
 def test_of_more_text_than_asked_for_an_even_sample_is_learned_from() -> None:
     texts = [f"text number {n} of many " + "é" * (n % 50) for n in range(2000)]
     size = sum(len(text.encode()) for text in texts)
-    whole = TextSample(texts, size)
+    whole = TextSample.of(texts, size)
     assert list(whole) == texts
     assert whole.bytes_kept == whole.bytes_read == size
-    sample = TextSample(texts, size // 3)
+    sample = TextSample.of(texts, size // 3)
     assert size / 6 < sample.bytes_kept <= size / 3
     assert sample.bytes_read == size
     # evenly: of each half of the texts about as many
     early = sum(text in set(texts[:1000]) for text in sample)
     assert 0.3 < early / len(list(sample)) < 0.7
     # nothing but the texts decides, and a part's share of the sample is drawn from it alone
-    assert sorted(TextSample(texts[::-1], size // 3)) == sorted(sample)
-    first = set(TextSample(texts[:700], size // 3))
+    assert sorted(TextSample.of(texts[::-1], size // 3)) == sorted(sample)
+    first = set(TextSample.of(texts[:700], size // 3))
     assert {text for text in sample if text in set(texts[:700])} <= first
 
 
 def test_a_long_text_is_drawn_from_in_pieces() -> None:
     book = "".join(f"{n:09} " for n in range(60_000))  # 600,000 characters
-    assert list(TextSample([book], len(book))) == [book]
-    drawn = list(TextSample([book], len(book) // 2))
+    assert list(TextSample.of([book], len(book))) == [book]
+    drawn = list(TextSample.of([book], len(book) // 2))
     assert 1 <= len(drawn) <= 3
     assert all(len(piece) == 100_000 and piece in book for piece in drawn)
 

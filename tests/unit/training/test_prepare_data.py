@@ -17,6 +17,10 @@ from groundup.cli.main import app
 from groundup.contracts.data import Part
 from groundup.core.errors import DataError, GroundupError, RecipeError
 from groundup.data.cleaning import document_parts
+from groundup.media.text_sample import TextSample
+from groundup.processors.text.bpe import BPEConfig
+from groundup.recipe.recipe import load_recipe
+from groundup.runs.processor import cache_folder
 from groundup.training.prepare_data import parse_part
 
 TOPICS = [text[:700] for _, text in sorted(pydoc_data.topics.topics.items()) if len(text) > 900]
@@ -82,9 +86,11 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 33])
 def test_any_number_of_parts_makes_the_files_of_one_process(
-    recipe: dict[str, Any], tmp_path: Path, limit: int | None
+    recipe: dict[str, Any], tmp_path: Path, limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe["data"] |= {"limit": limit, "test": 0.3}
+    if limit is None:  # a part of the texts teaches the tokenizer
+        monkeypatch.setattr(BPEConfig, "sample_bytes", 9_000)
     wanted = prepare(recipe, tmp_path / "alone", None)
     names = {Path(name).name for name in wanted}
     assert {"sides.bin", "card.json", "tokens-00000.bin", "processor.json"} <= names
@@ -111,6 +117,31 @@ def test_whole_files_are_handed_out_where_they_are_of_like_sizes(recipe: dict[st
     assert names == ["validation/held.jsonl", "a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]
     # of 64 parts most would have nothing
     assert document_parts.files_of_part(Origin(source), Part(1, 64)) is None
+
+
+@pytest.mark.parametrize(("most", "kept"), [(9_000, True), (1_000_000, True), (30, False)])
+def test_the_tokenizer_is_learned_from_what_parts_have_drawn(
+    recipe: dict[str, Any], most: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very pieces that one process draws from all documents; if not, all are read."""
+    source = load_recipe(recipe).data
+    cache = cache_folder()
+    for number in (1, 2, 3):
+        source.examine_part(Part(number, 3), cache, most)
+    source.join_examined(3, cache, most)
+    assert source.drawn_texts(cache, most + 1) is None
+    drawn = source.drawn_texts(cache, most)
+    texts = [document.text for document in source.examples("train", cache)]
+    wanted = sorted(TextSample.of(texts, most))
+    if drawn is None:
+        assert not kept
+        return
+    assert sorted(drawn()) == wanted
+    assert sorted(TextSample.of(drawn(), most)) == wanted
+    assert (len(wanted) < len(texts)) == (most < 1_000_000)
+    # and no document is read once more
+    monkeypatch.setattr(type(source), "examples", None)
+    assert source.drawn_texts(cache, most) is not None
 
 
 @pytest.mark.slow
