@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from groundup.core.errors import RecipeError
+from groundup.machine.meta_device import without_content
 from groundup.parallel.divided_chain import divide_chain
 from groundup.parallel.divided_layers import (
     DividedInputs,
@@ -28,10 +29,40 @@ from groundup.parallel.divided_layers import (
 from groundup.parallel.layout import Layout
 from groundup.parallel.parts import Part, divide, share
 from groundup.parallel.peers import Peers
+from groundup.recipe.recipe import Recipe
 
-__all__ = ["divide_matrices"]
+__all__ = ["check_matrices", "divide_matrices"]
 
 _WHERE = "recipe.parallel.tensor"
+
+
+def check_matrices(recipe: Recipe, layout: Layout) -> None:
+    """Make sure that a run's model can be divided, before anything of it is built.
+
+    Args:
+        recipe: Its model completed from the data.
+        layout: Connected.
+
+    Raises:
+        RecipeError: If it cannot.
+    """
+    if recipe.optim.name == "muon":
+        raise RecipeError(
+            "recipe.optim.name",
+            f"is muon, which needs whole matrices, but parallel.tensor {layout.tensor} divides"
+            " them",
+            "Use adamw, or share the batch with parallel.replicate",
+        )
+    if recipe.adapter is not None:
+        raise RecipeError(
+            _WHERE,
+            f"is {layout.tensor}, but layers with an adapter or with quantized weights"
+            " (recipe.adapter) are not divided",
+            "Remove it, or share the batch with parallel.replicate",
+        )
+    # Of names and shapes alone: a refusal costs no memory, and comes before the first weight.
+    with without_content():
+        divide_matrices(recipe.model.build(), layout)
 
 
 def divide_matrices(model: nn.Module, layout: Layout) -> nn.Module:
@@ -53,23 +84,10 @@ def divide_matrices(model: nn.Module, layout: Layout) -> nn.Module:
             f" known; it is of {known}",
             "Use parallel.shard or parallel.replicate, which divide any model's work",
         )
-    _refuse_changed_layers(model, layout.tensor)
     assert layout.mesh is not None
     group = layout.mesh.get_group("tensor")
     divide_model(model, Peers(group, layout.places["tensor"], layout.tensor))
     return model
-
-
-def _refuse_changed_layers(model: nn.Module, size: int) -> None:
-    for name, module in model.named_modules():
-        kind = _kind(module)
-        if kind.startswith(("groundup.nn.lora.", "groundup.nn.lowbit.")):
-            raise RecipeError(
-                _WHERE,
-                f"is {size}, but layer {name} is of kind {type(module).__name__}: layers with an"
-                " adapter or with quantized weights are not divided",
-                "Use parallel.replicate next to recipe.adapter",
-            )
 
 
 # ------------------------------------------------------------------------------- kinds of layers

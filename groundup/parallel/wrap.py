@@ -13,11 +13,11 @@ from groundup.parallel.layout import Layout
 from groundup.parallel.objective import Objective
 from groundup.parallel.pipeline import PipelineObjective
 from groundup.parallel.shard import divide_parameters
-from groundup.parallel.tensor import divide_matrices
+from groundup.parallel.tensor import check_matrices, divide_matrices
 from groundup.parallel.world import World
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["Share", "divide_steps", "lay_out"]
+__all__ = ["Share", "check_layout", "divide_steps", "lay_out"]
 
 Share = Callable[[Objective], Objective]
 """Returns what a process computes of an objective."""
@@ -55,6 +55,16 @@ def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
         return objective
 
     return share
+
+
+def check_layout(recipe: Recipe, layout: Layout) -> None:
+    """Make sure that the model of a recipe can be divided, by names and shapes alone.
+
+    Raises:
+        RecipeError: Naming the axis that it cannot be divided along.
+    """
+    if layout.tensor > 1:
+        check_matrices(recipe, layout)
 
 
 def lay_out(model: nn.Module, layout: Layout) -> nn.Module:

@@ -25,7 +25,7 @@ from groundup.parallel.divide_layers import note_on_waiting, size_for_stages
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
-from groundup.parallel.wrap import divide_steps, lay_out
+from groundup.parallel.wrap import check_layout, divide_steps, lay_out
 from groundup.recipe.recipe import Recipe, dump_recipe
 from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
@@ -119,7 +119,7 @@ def freeze(run: Run, world: World = ALONE) -> Run:
         world: The processes that will train it.
 
     Raises:
-        RecipeError: If they cannot share a batch evenly.
+        RecipeError: If they cannot share a batch evenly, or the model.
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
@@ -140,6 +140,8 @@ def freeze(run: Run, world: World = ALONE) -> Run:
     # Written before anything is trained: a resume on another machine computes as this one did.
     settled = recipe.model_copy(update={"model": model, "machine": machine})
     settled = settle_adapter(run, settled)
+    # Before the others are here: whoever fails alone leaves nothing behind.
+    check_layout(settled, world.layout)
     if settled != recipe:
         run.write_recipe(settled)
     return Run(run.folder, settled, run.storage)

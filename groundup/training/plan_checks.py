@@ -33,13 +33,6 @@ def refuse_contradictions(recipe: Recipe) -> None:
             f"is {samples.every}, but there are no samples.prompts: nothing would be sampled",
             "Give samples.prompts, or remove it",
         )
-    if recipe.parallel.tensor > 1 and recipe.optim.name == "muon":
-        raise RecipeError(
-            "recipe.optim.name",
-            f"is muon, which needs whole matrices, but parallel.tensor {recipe.parallel.tensor}"
-            " divides them",
-            "Choose adamw, or share the batch with parallel.replicate",
-        )
     if init.checkpoint != "last" and init.run is None:
         raise RecipeError(
             "recipe.init.checkpoint", "has no effect without init.run", "Remove it, or set init.run"

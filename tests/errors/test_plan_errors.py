@@ -180,10 +180,3 @@ def test_a_folder_of_the_users_stays(recipe: dict[str, Any], tmp_path: Path) -> 
     with pytest.raises(RunError):
         groundup.train(recipe, runs=tmp_path)
     assert (tmp_path / "small" / "notes.txt").read_text(encoding="utf-8") == "mine"
-
-
-def test_muon_is_refused_where_matrices_are_divided(recipe: dict[str, Any]) -> None:
-    divided = load_recipe(recipe, {"optim.name": "muon", "parallel.tensor": 2})
-    said = r"recipe.optim.name: is muon, which needs whole matrices, but parallel.tensor 2 divides"
-    with pytest.raises(RecipeError, match=said):
-        api.describe(divided)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from launched import launch, rows, write_recipe
+from safetensors.torch import load_file
 from tiny_runs import tiny_run
 
 from groundup import api
@@ -18,6 +20,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gemma3": {"kv_heads": 2, "logit_cap": 8.0},
     "bert": {},
     "encoder_decoder": {"positions": "relative"},
+    "whisper": {},
     "vit": {},
     "cnn": {"batch_norm": False},
     "mlp": {"hidden": [25, 11]},
@@ -50,3 +53,48 @@ def test_the_losses_are_those_of_one_process(tmp_path: Path) -> None:
         for one, two in zip(rows(alone, "evaluate"), rows(divided, "evaluate"), strict=True):
             assert two.keys() == one.keys()
             assert two["loss"] == pytest.approx(one["loss"], rel=1e-5), name
+
+
+def test_a_run_goes_on_under_other_layouts(tmp_path: Path) -> None:
+    """From two processes to one and back, with averaged weights, and writes samples all the time."""
+    recipe = tiny_run("gpt", tmp_path, {"heads": 2, "tied_embeddings": False})
+    recipe["optim"] = {"lr": 3e-3, "schedule": "constant", "clip_norm": 1.0, "average": "ema"}
+    recipe |= {"logging": {"every": 1}, "samples": {"every": 7, "prompts": [".", "o"]}}
+    recipe["machine"] = recipe["machine"] | {"micro_batch_size": 8}
+    api.train(recipe | {"name": "alone"}, runs=tmp_path / "runs")
+    changing = write_recipe(tmp_path, recipe | {"name": "changing"})
+    for tensor, steps in ((2, 7), (1, 13), (2, 20)):
+        changes = {"training.steps": steps, "parallel.tensor": tensor}
+        if tensor == 1:
+            api.train(changing, changes, runs=tmp_path / "runs")
+        else:
+            done = launch(tmp_path, tensor, changing, *(f"{k}={v}" for k, v in changes.items()))
+            assert done.returncode == 0, done.stderr
+    alone, changed = (tmp_path / "runs" / each for each in ("alone", "changing"))
+    losses = [[row["loss"] for row in rows(run, "train")] for run in (changed, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    names = ("model.safetensors", "optimizer.safetensors")
+    for name in names:
+        own, other = (
+            load_file(run / "checkpoints" / "step-00000020" / name) for run in (changed, alone)
+        )
+        assert own.keys() == other.keys()
+        for key, tensor_found in own.items():
+            torch.testing.assert_close(tensor_found, other[key], rtol=1e-3, atol=1e-5)
+    texts = [[row["text"] for row in rows(run, "sample")] for run in (changed, alone)]
+    assert texts[0][-2:] == texts[1][-2:]
+
+
+def test_what_cannot_be_divided_is_one_sentence(tmp_path: Path) -> None:
+    recipes = [
+        tiny_run("gpt", tmp_path, {"heads": 3, "width": 12}) | {"name": "heads"},
+        tiny_run("resnet", tmp_path) | {"name": "kind"},
+    ]
+    said = ["which does not divide the 3 of model.heads", "the matrices of ResNet is not known"]
+    for recipe, expected in zip(recipes, said, strict=True):
+        done = launch(tmp_path, 2, write_recipe(tmp_path, recipe | {"parallel": {"tensor": 2}}))
+        assert done.returncode == 6, done.stderr
+        assert "recipe.parallel.tensor: is 2, " in done.stderr
+        assert expected in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "runs").exists()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_runs import tiny_run
 from torch import nn
 
 from groundup.core.errors import RecipeError
 from groundup.models.cnn import CNNConfig
 from groundup.models.gpt import GPTConfig
-from groundup.nn.lora.adapters import attach
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout
 from groundup.parallel.parts import parts_of
-from groundup.parallel.tensor import divide_matrices
+from groundup.parallel.tensor import check_matrices, divide_matrices
 from groundup.recipe.adapter import Adapter
+from groundup.recipe.recipe import load_recipe
 
 SHAPE: dict[str, Any] = {"vocabulary_size": 11, "width": 16, "layers": 1, "context_length": 8}
 
@@ -26,6 +28,9 @@ class _Mesh:
 
     def get_group(self, axis: str) -> None:
         assert axis == "tensor"
+
+
+LAYOUT = Layout(tensor=2, mesh=_Mesh())  # type: ignore[arg-type]
 
 
 def _divide(model: nn.Module, size: int, place: int = 0) -> nn.Module:
@@ -97,9 +102,31 @@ def test_models_that_are_not_known() -> None:
         _divide(nn.Linear(2, 2), 2)
 
 
-def test_adapters_are_not_divided() -> None:
-    model = GPTConfig(**SHAPE, heads=2).build()
-    attach(model, Adapter(name="lora", rank=2))
-    said = "is 2, but layer blocks.0.attention.query is of kind AdaptedLinear"
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optim.name": "muon"}, r"recipe.optim.name: is muon.* parallel.tensor 2 divides them"),
+        ({"model.heads": 3, "model.width": 12}, "is 2, which does not divide the 3 of model.heads"),
+    ],
+)
+def test_recipes_are_checked_before_anything_is_built(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    recipe = load_recipe(tiny_run("gpt", tmp_path, {"vocabulary_size": 11}), changes)
     with pytest.raises(RecipeError, match=said):
-        _divide(model, 2)
+        check_matrices(recipe, LAYOUT)
+
+
+def test_adapters_are_not_divided(tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_run("gpt", tmp_path, {"vocabulary_size": 11}))
+    adapted = recipe.model_copy(update={"adapter": Adapter(name="lora", rank=2)})
+    said = r"parallel.tensor: is 2, but layers with an adapter .* \(recipe.adapter\) are not"
+    with pytest.raises(RecipeError, match=said):
+        check_matrices(adapted, LAYOUT)
+
+
+def test_a_check_divides_nothing(tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_run("gpt", tmp_path, {"vocabulary_size": 11}))
+    before = recipe.model
+    check_matrices(recipe, LAYOUT)
+    assert recipe.model == before
