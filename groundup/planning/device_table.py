@@ -73,14 +73,18 @@ def known_devices() -> list[str]:
     return list(_table())
 
 
-def device_named(name: str) -> Device:
+def device_named(name: str, precision: str = "auto") -> Device:
     """Return a device of the table, or with ``here`` what is measured on this machine.
+
+    Args:
+        name: In small or capital letters.
+        precision: Of products that are measured; auto: whichever is quicker, as in training.
 
     Raises:
         GroundupError: If there is none of this name.
     """
-    if name == _HERE:
-        return _measure()
+    if name.lower() == _HERE:
+        return _measure(precision)
     names = {known.lower(): known for known in _table()}
     if name.lower() not in names:
         raise GroundupError(
@@ -105,8 +109,12 @@ def device_named(name: str) -> Device:
     )
 
 
-def parse_devices(text: str) -> Devices:
+def parse_devices(text: str, precision: str = "auto") -> Devices:
     """Return what ``1024xH100`` means; a name alone is one device.
+
+    Args:
+        text: As it was given.
+        precision: Of products, where they are measured.
 
     Raises:
         GroundupError: If it is not of this form, or the device is unknown.
@@ -119,7 +127,7 @@ def parse_devices(text: str) -> Devices:
             "Write for example 1024xH100",
         )
     count = int(match[1] or 1)
-    device = device_named(match[2])
+    device = device_named(match[2], precision)
     if device.name == _HERE and not torch.cuda.is_available():
         # Processes on one processor share what it can do.
         device = replace(
@@ -132,12 +140,12 @@ def parse_devices(text: str) -> Devices:
     return Devices(count, device)
 
 
-def _measure() -> Device:
+def _measure(precision: str) -> Device:
     """Return this machine's device, its products and its memory measured."""
     on_gpu = torch.cuda.is_available()
     kind = "cuda" if on_gpu else "cpu"
-    # In the precision that training here would choose, too.
-    rate = max(devices.matmul_flops_per_s(kind, precision) for precision in ("fp32", "bf16"))
+    precisions = ("fp32", "bf16") if precision == "auto" else (precision,)
+    rate = max(devices.matmul_flops_per_s(kind, each) for each in precisions)
     memory = float(psutil.virtual_memory().total)
     count = 1
     if on_gpu:

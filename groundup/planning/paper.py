@@ -7,7 +7,7 @@ from typing import Any
 from groundup.contracts.models import context_length_of
 from groundup.core.errors import RecipeError
 from groundup.parallel.layout import AXES, Layout, settle
-from groundup.planning.device_table import Device, Devices, parse_devices
+from groundup.planning.device_table import Device, Devices, known_devices, parse_devices
 from groundup.planning.memory import estimate_memory
 from groundup.planning.propose import Candidate, Choice, best_micro_batch, propose
 from groundup.planning.step_time import estimate_step, sent_bytes
@@ -34,7 +34,7 @@ def plan_on_paper(recipe: Recipe, devices: str) -> dict[str, Any]:
     Raises:
         GroundupError: If the devices are unknown, the model is no such model, or nothing fits.
     """
-    there = parse_devices(devices)
+    there = parse_devices(devices, recipe.machine.precision)
     # A tokenizer that is trained has as many tokens as its section says.
     shape = shape_of(recipe.model, dict(recipe.processor).get("vocab_size", 0))
     batch, length = recipe.training.batch_size, context_length_of(recipe.model)
@@ -170,11 +170,11 @@ def _describe(recipe: Recipe, taken: Candidate, devices: Devices, moments: int) 
 
 def _assumptions(recipe: Recipe, device: Device) -> list[str]:
     found = [
-        "FLOPs as in training: 6 a weight in products, attention to earlier tokens alone; products"
-        " in bf16, weights and optimizer in fp32, nothing computed again",
+        "FLOPs as in training: 6 a weight in products, attention to earlier tokens alone; weights"
+        " and optimizer in fp32, nothing computed again",
         "every process has its part of a batch at once, and none fails",
     ]
-    if recipe.machine.precision in ("fp32", "fp64"):
+    if recipe.machine.precision in ("fp32", "fp64") and device.name in known_devices():
         found.append(
             f"machine.precision is {recipe.machine.precision}, but rates are those of bf16"
         )
