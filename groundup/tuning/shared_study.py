@@ -8,6 +8,7 @@ clocks of two machines are never compared.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,19 @@ def claim_recipe(study: Any, recipe: str, where: str) -> None:
 
 def owner() -> str:
     """Return what this process is called in a study."""
-    return f"{socket.gethostname()} {os.getpid()}"
+    return f"{_machine()} {os.getpid()}"
+
+
+@cache
+def _machine() -> str:
+    """Return a name that processes share which see each other's numbers: two containers may have
+    one host's name, and each its own process 7."""
+    signs = [socket.gethostname()]
+    with suppress(OSError):
+        signs.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
+        signs.append(os.readlink("/proc/self/ns/pid"))
+    digest = hashlib.sha256(" ".join(signs).encode()).hexdigest()
+    return f"{signs[0]}-{digest[:8]}"
 
 
 @contextmanager
@@ -153,5 +167,5 @@ def _is_gone(name: str | None) -> bool:
     """Whether a worker was a process of this machine that has ended."""
     if name is None:
         return False
-    host, process = name.rsplit(" ", 1)
-    return host == socket.gethostname() and not psutil.pid_exists(int(process))
+    machine, process = name.rsplit(" ", 1)
+    return machine == _machine() and not psutil.pid_exists(int(process))

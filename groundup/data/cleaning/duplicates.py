@@ -56,7 +56,7 @@ class DocumentSets:
     def find_all(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the smallest document of each one's set."""
         roots = self._parent[documents]
-        while (above := self._parent[roots]).tobytes() != roots.tobytes():
+        while not np.array_equal(above := self._parent[roots], roots):
             roots = above
         return roots.astype(np.int64)
 

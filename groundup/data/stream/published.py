@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,8 +57,8 @@ class Published:
         for name in self.files:
             inside, _, own = name.partition("/")
             if inside == _PROCESSOR and not (folder / own).is_file():
-                # a link to one copy, made in one step: other processes may do the same
-                temporary = folder / f".{own}.{hashlib.sha256(own.encode()).hexdigest()[:8]}"
+                # in one step, under a name of this process's own: others may do the same
+                temporary = folder.with_name(f".{own}.{uuid.uuid4().hex[:12]}")
                 temporary.write_bytes(remote.fetch(name).read_bytes())
                 temporary.replace(folder / own)
         return folder

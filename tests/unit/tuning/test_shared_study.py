@@ -145,6 +145,16 @@ def test_a_trial_without_a_beat_is_lost(
     assert search._note_error(trial, RunError("x", "y", "z")) is False
 
 
+def test_only_processes_that_can_be_seen_from_here_are_found_gone() -> None:
+    name, process = shared_study.owner().rsplit(" ", 1)
+    assert int(process) == os.getpid()
+    assert not shared_study._is_gone(f"{name} {os.getpid()}")
+    assert shared_study._is_gone(f"{name} 999999999")
+    # another container of the same host's name, in which that process may well be
+    assert not shared_study._is_gone(f"{name[:-8]}00000000 999999999")
+    assert not shared_study._is_gone(None)
+
+
 def test_a_trial_at_work_beats(
     digits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
