@@ -14,6 +14,7 @@ from typing import Any
 from torch.distributed.distributed_c10d import Store
 
 from groundup.core.errors import GroundupError, Interrupted, TrainingError
+from groundup.parallel.board import Board
 from groundup.parallel.exchange import Disagreement
 from groundup.parallel.liveness import Neighbours, beating, wait_for_key
 from groundup.parallel.stacks import Stacks
@@ -147,13 +148,18 @@ class Absences:
         Raises:
             RuntimeError: If it does not.
         """
-
-        def has_failed() -> bool:
-            lost = [] if self._neighbours is None else self._neighbours.lost()
-            return 0 in lost or "failure" in (self._word_of(0) or {})
-
         with self._unwatched():
-            wait_for_key(self._store, key, self._timeout_s, has_failed)
+            wait_for_key(self._store, key, self._timeout_s, lambda: self.is_lost(0))
+
+    @property
+    def board(self) -> Board:
+        """What processes leave words for each other at."""
+        return Board(self._store, self._timeout_s, self.is_lost)
+
+    def is_lost(self, rank: int) -> bool:
+        """Whether a process is known to have ended before all was done."""
+        lost = [] if self._neighbours is None else self._neighbours.lost()
+        return rank in lost or "failure" in (self._word_of(rank) or {})
 
     @contextlib.contextmanager
     def _unwatched(self) -> Iterator[None]:

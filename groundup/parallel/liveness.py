@@ -133,7 +133,7 @@ def wait_for_key(store: Store, key: str, timeout_s: float, has_failed: Callable[
     # In pieces, between which a signal is heard.
     while not store.check([key]):
         if has_failed():
-            raise RuntimeError("the first process has ended")
+            raise RuntimeError("the process has ended")
         if store.check([f"{key}/beat"]):
             beat = store.get(f"{key}/beat")
             if beat != heard:

@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from groundup.contracts.data import Stream
 from groundup.core.errors import TrainingError
 from groundup.parallel import exchange
+from groundup.parallel.board import Board
 from groundup.parallel.failures import Absences, Member, first_line
 from groundup.parallel.gradients import (
     GradientsInOrder,
@@ -259,6 +260,12 @@ class World:
         of a parameter that this one has."""
         stages = 1 if self.stages is None else self.stages.repeats(parameter)
         return stages * self.holdings.repeats(parameter)
+
+    @property
+    def board(self) -> Board:
+        """What processes leave words for each other at, where there are several."""
+        assert self._absences is not None
+        return self._absences.board
 
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something.

@@ -281,6 +281,10 @@ class Checkpoints(Settings):
     every: Steps = setting(200, "Steps between checkpoints, or epoch")
     # Two, because the newest may be the one that a crash or a full disk has damaged.
     keep: int = setting(2, "Checkpoints to keep in addition to the best", gt=0)
+    asynchronous: bool | Auto = setting(
+        "auto",
+        "Write while training goes on, from a copy in memory; auto: where a GPU computes",
+    )
     best_metric: str = setting(
         "loss", "Metric of the validation by which a checkpoint is the best; it is saved at once"
     )

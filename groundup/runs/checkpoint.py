@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,32 @@ from torch import Tensor
 from groundup.core.errors import CheckpointError
 from groundup.core.storage import Storage, sha256_of
 
-__all__ = ["STATE", "TO_PREDICT", "Checkpoint", "CheckpointFolder"]
+__all__ = [
+    "EXPERIENCE",
+    "MOMENTS",
+    "STATE",
+    "TO_PREDICT",
+    "WEIGHTS",
+    "Checkpoint",
+    "CheckpointFolder",
+    "Manifest",
+    "index_of",
+    "state_bytes",
+    "write_files",
+]
 
 log = logging.getLogger("groundup")
+Manifest = dict[str, dict[str, Any]]
+WEIGHTS = "model.safetensors"
+MOMENTS = "optimizer.safetensors"
+EXPERIENCE = "experience.safetensors"
 STATE = "state.json"
-TO_PREDICT = ("model.safetensors", STATE)
+TO_PREDICT = (WEIGHTS, STATE)
 """What is read of a checkpoint to predict; a resume reads the optimizer's file as well."""
-_OPTIMIZER = "optimizer.safetensors"
-_EXPERIENCE = "experience.safetensors"
 # Always eight digits, so that a listing by name is in the order of the steps.
 _NAME = re.compile(r"^step-(\d{8})$")
+# One of the files that several processes wrote, or what says which tensor is in which of them.
+_PART = re.compile(r"^(\w+)(?:-\d{5}-of-\d{5}\.safetensors|\.safetensors\.index\.json)$")
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,50 @@ class Checkpoint:
     experience: dict[str, Tensor] = field(default_factory=dict)
 
 
+def _kind_of(name: str) -> str:
+    """Return what a file of a checkpoint would be called if one process had written it."""
+    part = _PART.match(name)
+    return name if part is None else f"{part[1]}.safetensors"
+
+
+def index_of(name: str) -> str:
+    """Return the name of the file that says which tensors are where; Hugging Face's layout."""
+    return f"{name}.index.json"
+
+
+def state_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return what state.json holds."""
+    return json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
+
+
+def write_files(storage: Storage, folder: Path, contents: Mapping[str, bytes]) -> Manifest:
+    """Write files, and return what the manifest says of them."""
+    manifest = {}
+    for name, content in contents.items():
+        storage.write_bytes(folder / name, content)
+        # Of what was to be written, not of what can be read: a bad disk is found out.
+        sha256 = hashlib.sha256(content).hexdigest()
+        manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
+    return manifest
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a file, or of the several files that its index names; none without
+    either.
+
+    They are mapped: whoever uses a part of them reads that part.
+    """
+    if (folder / name).exists():
+        return load_file(folder / name)
+    if not (folder / index_of(name)).exists():
+        return {}
+    places = json.loads((folder / index_of(name)).read_bytes())["weight_map"]
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        found |= load_file(folder / file)
+    return {tensor: found[tensor] for tensor in places}
+
+
 class CheckpointFolder:
     """The checkpoints of one run.
 
@@ -58,7 +118,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path, storage: Storage) -> None:
         self.folder = folder
-        self._storage = storage
+        self.storage = storage
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoint folders, intact or not, in order."""
@@ -84,67 +144,104 @@ class CheckpointFolder:
             CheckpointError: If it could not be written, as on a full disk. Earlier checkpoints are
                 untouched.
         """
-        target = self.path(checkpoint.step)
-        # Write once: an intact checkpoint of this step is this run's, and so holds the same.
-        if target.exists() and not self.damage(checkpoint.step):
+        temporary = self.begin(checkpoint.step)
+        if temporary is None:
             return
-        # Damaged, or left over: rename refuses a folder that is there.
-        self._storage.remove(target)
-        # Under a name that no reader looks for: a checkpoint appears whole, by one rename.
-        temporary = self.folder / f".{target.name}.{os.getpid()}"
-        try:
-            temporary.mkdir(parents=True, exist_ok=True)
-            self._write(temporary, checkpoint)
-            self._storage.rename(temporary, target)
-        except OSError as error:
-            kept = [step for step in self.steps() if step != checkpoint.step]
-            before = "no earlier checkpoint exists"
-            if kept:
-                before = f"the checkpoint of step {kept[-1]} is untouched"
-            raise CheckpointError(
-                str(target),
-                f"could not be written: {error.strerror or error}; {before}",
-                "Free some space and start the same command again",
-            ) from error
-        finally:
-            self._storage.remove(temporary)
+        with self.explain(checkpoint.step, temporary):
+            manifest = self._write(temporary, checkpoint)
+            self.finish(temporary, checkpoint.step, manifest)
         if damage := self.damage(checkpoint.step):
             raise CheckpointError(
-                str(target), f"was written but reads back wrong: {damage}", "Check the disk"
+                str(self.path(checkpoint.step)),
+                f"was written but reads back wrong: {damage}",
+                "Check the disk",
             )
+        self.remove_older(keep, best)
+
+    def begin(self, step: int) -> Path | None:
+        """Return a new folder to write the checkpoint of a step to; None if it is there already.
+
+        Raises:
+            CheckpointError: If no folder can be made.
+        """
+        target = self.path(step)
+        # Write once: an intact checkpoint of this step is this run's, and so holds the same.
+        if target.exists() and not self.damage(step):
+            return None
+        # Damaged, or left over: rename refuses a folder that is there.
+        self.storage.remove(target)
+        # Under a name that no reader looks for: a checkpoint appears whole, by one rename.
+        temporary = self.folder / f".{target.name}.{os.getpid()}"
+        with self.explain(step, temporary):
+            temporary.mkdir(parents=True, exist_ok=True)
+        return temporary
+
+    @contextlib.contextmanager
+    def explain(self, step: int, temporary: Path) -> Iterator[None]:
+        """Say what a checkpoint that cannot be written within means, and leave nothing of it.
+
+        Raises:
+            CheckpointError: In place of what the system says.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.storage.remove(temporary)
+            raise self.explain_error(step, error.strerror or str(error)) from error
+        except BaseException:
+            self.storage.remove(temporary)
+            raise
+
+    def explain_error(self, step: int, problem: str) -> CheckpointError:
+        """Return the error of a checkpoint that could not be written."""
+        kept = [each for each in self.steps() if each != step]
+        before = "no earlier checkpoint exists"
+        if kept:
+            before = f"the checkpoint of step {kept[-1]} is untouched"
+        return CheckpointError(
+            str(self.path(step)),
+            f"could not be written: {problem}; {before}",
+            "Free some space and start the same command again",
+        )
+
+    def finish(self, temporary: Path, step: int, manifest: Manifest) -> None:
+        """Write the manifest of a folder in which all else is, and give it its name."""
+        # Last: without a manifest nothing verifies, whatever was written before it.
+        self.storage.write_bytes(
+            temporary / "MANIFEST.json", json.dumps(manifest, indent=1).encode()
+        )
+        self.storage.rename(temporary, self.path(step))
+
+    def remove_older(self, keep: int, best: int | None) -> None:
+        """Delete all checkpoints but the newest and the best."""
         # Last, once the new one was read back: a full disk never costs the only good one.
         for step in self.steps()[:-keep]:
             if step != best:
-                self._storage.remove(self.path(step))
+                self.storage.remove(self.path(step))
 
-    def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
-        state = json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
-        contents = {"model.safetensors": save(checkpoint.model), STATE: state}
+    def _write(self, folder: Path, checkpoint: Checkpoint) -> Manifest:
+        contents = {WEIGHTS: save(checkpoint.model), STATE: state_bytes(checkpoint)}
         if checkpoint.optimizer:
-            contents[_OPTIMIZER] = save(checkpoint.optimizer)
+            contents[MOMENTS] = save(checkpoint.optimizer)
         if checkpoint.experience:
-            contents[_EXPERIENCE] = save(checkpoint.experience)
-        manifest = {}
-        for name, content in contents.items():
-            self._storage.write_bytes(folder / name, content)
-            # Of what was to be written, not of what can be read: a bad disk is found out.
-            sha256 = hashlib.sha256(content).hexdigest()
-            manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
-        # Last: without a manifest nothing verifies, whatever was written before it.
-        self._storage.write_bytes(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+            contents[EXPERIENCE] = save(checkpoint.experience)
+        return write_files(self.storage, folder, contents)
 
-    def damage(self, step: int, only: Collection[str] = ()) -> str:
+    def damage(self, step: int, only: Collection[str] = (), share: tuple[int, int] = (0, 1)) -> str:
         """Return what is wrong with a checkpoint, or the empty string if its manifest verifies.
 
         Args:
             step: Of the checkpoint.
-            only: The files that are going to be read; by default all.
+            only: The files that are going to be read, named as if there were one of each kind; by
+                default all.
+            share: Which part of the files, and of how many, is looked at here.
         """
         folder = self.path(step)
+        part, parts = share
         try:
             manifest = json.loads((folder / "MANIFEST.json").read_bytes())
-            for name, expected in manifest.items():
-                if only and name not in only:
+            for number, (name, expected) in enumerate(manifest.items()):
+                if (only and _kind_of(name) not in only) or number % parts != part:
                     continue
                 path = folder / name
                 if not path.is_file():
@@ -160,29 +257,34 @@ class CheckpointFolder:
         # Whatever a damaged manifest holds: no JSON, no mapping, a file without a size.
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"MANIFEST.json cannot be read ({type(error).__name__})"
-        return "" if "model.safetensors" in manifest else "MANIFEST.json names no model.safetensors"
+        known = WEIGHTS in map(_kind_of, manifest)
+        return "" if known else f"MANIFEST.json names no {WEIGHTS}"
 
-    def load(self, step: int, *, with_optimizer: bool = True) -> Checkpoint:
-        """Return one checkpoint, verified.
+    def load(self, step: int, *, with_optimizer: bool = True, verified: bool = False) -> Checkpoint:
+        """Return one checkpoint, verified. Its tensors are read once they are used.
+
+        Args:
+            step: Of the checkpoint.
+            with_optimizer: Whether what only a resume needs is read, too.
+            verified: Whether it was just before.
 
         Raises:
             CheckpointError: If it is missing or damaged.
         """
-        if damage := self.damage(step, () if with_optimizer else TO_PREDICT):
+        only = () if with_optimizer else TO_PREDICT
+        if damage := "" if verified else self.damage(step, only):
             raise CheckpointError(
                 str(self.path(step)), f"is damaged: {damage}", "Use another checkpoint"
             )
         folder = self.path(step)
         try:
             # A checkpoint without moments, or without experience, has no such file; see ``_write``.
-            optimizer, experience = (
-                load_file(folder / name) if with_optimizer and (folder / name).exists() else {}
-                for name in (_OPTIMIZER, _EXPERIENCE)
-            )
+            optimizer = _read_tensors(folder, MOMENTS) if with_optimizer else {}
+            experience = _read_tensors(folder, EXPERIENCE) if with_optimizer else {}
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            model = load_file(folder / "model.safetensors")
+            model = _read_tensors(folder, WEIGHTS)
             return Checkpoint(step, model, optimizer, state, experience)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 str(folder), f"cannot be read: {error}", "Use another checkpoint"
             ) from error
@@ -206,9 +308,19 @@ class CheckpointFolder:
         state: dict[str, Any] = json.loads((self.path(step) / STATE).read_text(encoding="utf-8"))
         return state
 
+    def weights_sha256(self, step: int) -> str:
+        """Return a digest of a checkpoint's weights: of one file its SHA-256, of several one of
+        theirs."""
+        # From the manifest, so that no large file has to be read and hashed for a name.
+        manifest = json.loads((self.path(step) / "MANIFEST.json").read_text(encoding="utf-8"))
+        if WEIGHTS in manifest:
+            return str(manifest[WEIGHTS]["sha256"])
+        found = [entry["sha256"] for name, entry in manifest.items() if _kind_of(name) == WEIGHTS]
+        return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
     def clean(self) -> None:
         """Remove what writers that were killed left behind."""
         # The folder is made with the first checkpoint, so a run may have none yet.
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.glob(".step-*"):
-                self._storage.remove(path)
+                self.storage.remove(path)

@@ -30,6 +30,7 @@ from groundup.recipe.recipe import Recipe, dump_recipe
 from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter
+from groundup.runs.checkpoint_writer import CheckpointWriter
 from groundup.runs.run import Run
 from groundup.training.components import Components
 from groundup.training.fit_processor import make_processor
@@ -199,7 +200,11 @@ def assemble(run: Run, device: torch.device, world: World = ALONE) -> Components
     teacher = None
     if recipe.distill is not None:
         teacher = load_teacher(run, processor, source, device, dtype)
-    return Components(model, recipe.task, processor, source, base, world, teacher)
+    wanted = recipe.checkpoints.asynchronous
+    # There the copy is in another memory, and the writer takes no time from the computation.
+    asynchronous = device.type == "cuda" if wanted == "auto" else wanted
+    saver = CheckpointWriter(run.checkpoints, world, asynchronous=asynchronous)
+    return Components(model, recipe.task, processor, source, base, world, saver, teacher)
 
 
 def build_trainer(run: Run, world: World = ALONE) -> Trainer:

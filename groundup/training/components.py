@@ -43,6 +43,7 @@ __all__ = [
     "Gradients",
     "HeldOut",
     "Processes",
+    "Saver",
     "encode_with",
     "experience_of",
     "first_batches",
@@ -115,6 +116,25 @@ class Processes(Protocol):
         """Return what adds up the gradients of these, with ``exact`` in the samples' order."""
 
 
+class Saver(Protocol):
+    """Writes the checkpoints of a run. All processes call the same methods in the same order, but
+    for ``check`` and ``close``."""
+
+    def save(
+        self, checkpoint: Checkpoint, keep: int, best: int | None = None, *, wait: bool = True
+    ) -> None:
+        """Write a checkpoint, and wait until that is done, or let training go on."""
+
+    def check(self) -> None:
+        """Raise what went wrong with a checkpoint that was written meanwhile."""
+
+    def newest_intact(self) -> int | None:
+        """Return the step of the newest checkpoint that verifies, once what was left is removed."""
+
+    def close(self) -> None:
+        """Let what is being written come to its end."""
+
+
 @dataclass(frozen=True)
 class Components:
     """The live parts of a run.
@@ -124,6 +144,7 @@ class Components:
         source: The data, completed by the task.
         base: What a run with an adapter neither trains nor saves.
         world: The processes that train it.
+        saver: Writes its checkpoints.
         teacher: The model that this one learns from, if any.
         share: Returns what this process computes of an objective; the whole of it, mostly.
     """
@@ -134,6 +155,7 @@ class Components:
     source: DataSource
     base: FrozenWeightsRef
     world: Processes
+    saver: Saver
     teacher: Teacher | None = None
     share: Callable[[Any], Any] = lambda objective: objective
 

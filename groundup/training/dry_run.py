@@ -19,6 +19,7 @@ from groundup.nn.lora.adapters import attach
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.parallel.world import ALONE
 from groundup.recipe.recipe import Recipe
+from groundup.runs.checkpoint_writer import CheckpointWriter
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run, count_steps
 from groundup.training.build import freeze
@@ -98,7 +99,9 @@ def _build_empty(recipe: Recipe, processor: Processor) -> nn.Module:
 
 def _count_data(run: Run, model: nn.Module, processor: Processor) -> dict[str, Any]:
     recipe = run.recipe
-    parts = Components(model, recipe.task, processor, recipe.data, FrozenWeightsRef(), ALONE)
+    saver = CheckpointWriter(run.checkpoints, ALONE)
+    base = FrozenWeightsRef()
+    parts = Components(model, recipe.task, processor, recipe.data, base, ALONE, saver)
     counts: dict[str, Any] = {}
     for split in recipe.data.splits():
         with contextlib.closing(open_stream(run, parts, split)) as stream:

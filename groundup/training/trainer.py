@@ -154,7 +154,8 @@ class Trainer:
                 # Once: what comes after saving is for the next step. Whoever was asked, all stop.
                 stopped_by = max(self.world.gather(stop.requested, "a stop is asked for"))
                 if self._due(checkpoints.every) or self.best.step == self.step or stopped_by:
-                    self.save()
+                    self.save(wait=self.finished or bool(stopped_by))
+                self.parts.saver.check()
                 for row in chain(rows, self._look_closer()):
                     self.run.log(row)
                     observer.show(row)
@@ -371,29 +372,25 @@ class Trainer:
         self.elapsed_s = state["elapsed_s"]
         self.best.load_state_dict(state)
 
-    def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        keep = (self.recipe.checkpoints.keep, self.best.step)
-        save = partial(self.run.checkpoints.save, self.state_dict(), *keep)
-        self.world.first(save, "the checkpoint is written")
+    def save(self, *, wait: bool = True) -> None:
+        """Write a checkpoint of this moment, and wait for it, or see to it that it is written."""
+        keep = self.recipe.checkpoints.keep
+        self.parts.saver.save(self.state_dict(), keep, self.best.step, wait=wait)
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
-        # What a killed writer left is no checkpoint, and would fill the disk over many kills.
-        self.run.checkpoints.clean()
-        # The first process decides: a disk that is slow elsewhere must not make two runs of one.
-        intact = self.run.checkpoints.newest_intact()
-        newest, *_ = self.world.gather(intact, "a checkpoint is chosen")
+        newest = self.parts.saver.newest_intact()
         if newest is None:
             return False
-        self.load_state_dict(self.run.checkpoints.load(newest))
+        self.load_state_dict(self.run.checkpoints.load(newest, verified=True))
         where = f"the checkpoint of step {newest} of {self.total_steps}"
         self.run.event(newest, f"{self.run.folder}: resumed from {where}")
         return True
 
     def close(self) -> None:
-        """Stop the data workers."""
+        """Stop the data workers, and let a checkpoint that is being written come to its end."""
         # Closing comes after an error as often as not: that one is to be seen.
         with contextlib.suppress(Exception):
             self.stream.close()
         self._held_out.close()
+        self.parts.saver.close()

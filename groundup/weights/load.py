@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import re
@@ -90,9 +89,7 @@ def weights_sha256(run: Run, step: int) -> str:
     """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
     if run.is_pretrained:
         return str((run.read_json("environment.json") or {})["base_weights_sha256"])
-    # From the manifest, so that no large file has to be read and hashed for a name.
-    manifest = run.checkpoints.path(step) / "MANIFEST.json"
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
+    return run.checkpoints.weights_sha256(step)
 
 
 def pretrained_weights(run: Run) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def _child(
     run = build.freeze(api.start(load_recipe(recipe), runs))
     if fatal_write is not None:
         run.storage = _DeadlyStorage(fatal_write)
-        run.checkpoints._storage = run.storage
+        run.checkpoints.storage = run.storage
     trainer = build.build_trainer(run)
     trainer.resume()
     due = trainer._due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors.torch import load_file
 
-from groundup.core.storage import sha256_of
 from groundup.recipe.yaml import dump_yaml
 
 COMMAND = (sys.executable, "-m", "groundup")
@@ -50,8 +51,15 @@ def rows(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def weights_digest(run: Path, step: int) -> str:
-    """Return the SHA-256 of the weights of a step."""
-    return sha256_of(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+    """Return the SHA-256 of the weights of a step, in however many files they are."""
+    tensors = {}
+    for path in (run / "checkpoints" / f"step-{step:08d}").glob("model*.safetensors"):
+        tensors |= load_file(path)
+    assert tensors, f"{run} has no checkpoint of step {step}"
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
