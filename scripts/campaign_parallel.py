@@ -11,6 +11,7 @@ done is kept in a JSON file, and the same command goes on from there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -225,6 +226,15 @@ class Launched:
             time.sleep(0.05)
         return False
 
+    def cpu_s(self) -> float:
+        """Return the time that the processes which train now have computed since they began."""
+        used = 0.0
+        for process in self.ranks().values():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used += times.user + times.system
+        return used
+
     def _size(self) -> int:
         return self._metrics.stat().st_size if self._metrics.exists() else 0
 
@@ -267,6 +277,8 @@ def hurt(campaign: Campaign, kind: str, undisturbed: str) -> None:
                 begin = time.monotonic() if named is None else named
             going = run.wait_for_steps(ranks)
             facts["again_s"] = round(time.monotonic() - begin, 2) if going else None
+            # What a machine with nothing else to do would need, all on one core.
+            facts["again_cpu_s"] = round(run.cpu_s(), 2)
             tries.append(facts)
         code = run.end()
         same = code == 0 and campaign.weights(name, STEPS) == undisturbed
