@@ -11,10 +11,14 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Storage", "sha256_of"]
+__all__ = ["Manifest", "Storage", "sha256_of", "write_files"]
+
+Manifest = dict[str, dict[str, Any]]
+"""What files hold, by name: their SHA-256 and their size in bytes."""
 
 _SETTLED_NS = 2_000_000_000
 _KNOWN_SHA256: dict[tuple[int, int, int, int], str] = {}
@@ -120,3 +124,14 @@ def sha256_of(path: Path) -> str:
     if time.time_ns() - status.st_ctime_ns > _SETTLED_NS:
         _KNOWN_SHA256[stamp] = found
     return found
+
+
+def write_files(storage: Storage, folder: Path, contents: Mapping[str, bytes]) -> Manifest:
+    """Write files, and return what the manifest says of them."""
+    manifest = {}
+    for name, content in contents.items():
+        storage.write_bytes(folder / name, content)
+        # Of what was to be written, not of what can be read: a bad disk is found out.
+        sha256 = hashlib.sha256(content).hexdigest()
+        manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
+    return manifest

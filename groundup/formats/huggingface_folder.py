@@ -13,20 +13,27 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError, did_you_mean
 from groundup.core.settings import as_path
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
     "GENERATION",
     "INDEX",
+    "SINGLE",
     "Pretrained",
     "fetched_sha256",
     "find_pretrained",
+    "index_of",
+    "kind_of",
     "labels_in",
     "read_config",
     "read_object",
+    "read_tensors",
     "weight_files",
 ]
 
@@ -62,6 +69,8 @@ _COUNTS = re.compile(r"(^|_)(n_layers?|layers|blocks|experts|hidden_groups|stage
 _MANY = 1000  # fewer of anything are built in a moment
 _MOST = 10_000  # layers or experts; far more than any model has
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+# One of the files that several processes wrote, or what says which tensor is in which of them.
+_PART = re.compile(r"^(\w+)(?:-\d{5}-of-\d{5}\.safetensors|\.safetensors\.index\.json)$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONVERT = (
     "Convert it once, where nothing else is at stake, with transformers, which writes safetensors:"
@@ -347,3 +356,35 @@ def _no_weights(folder: Path) -> CheckpointError:
         f"Fetch {SINGLE} too. If the model comes as *.bin only: {_CONVERT[0].lower()}{_CONVERT[1:]}"
     )
     return CheckpointError(str(folder), f"holds no weights: neither {SINGLE} nor {INDEX}", remedy)
+
+
+# --------------------------------------------------------------------- one file, or several
+def kind_of(name: str) -> str:
+    """Return what a file of a folder would be called if one process had written it."""
+    part = _PART.match(name)
+    return name if part is None else f"{part[1]}.safetensors"
+
+
+def index_of(name: str) -> str:
+    """Return the name of the file that says which tensors are where; Hugging Face's layout."""
+    return f"{name}.index.json"
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a file, or of the several files that its index names; none without
+    either.
+
+    They are mapped: whoever uses a part of them reads that part.
+    """
+    # Whoever only looks at names and configurations does without PyTorch.
+    from safetensors.torch import load_file
+
+    if (folder / name).exists():
+        return load_file(folder / name)
+    if not (folder / index_of(name)).exists():
+        return {}
+    places = json.loads((folder / index_of(name)).read_bytes())["weight_map"]
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        found |= load_file(folder / file)
+    return {tensor: found[tensor] for tensor in places}

@@ -3,7 +3,7 @@ them: the whole ones are put together from it, and it is taken from whole ones."
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
@@ -43,13 +43,21 @@ class Holdings:
         count: int = self._repeats[parameter]
         return count
 
-    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def whole(
+        self, tensors: Mapping[str, Tensor], keeps: Callable[[str], bool] = lambda name: True
+    ) -> dict[str, Tensor]:
         """Return whole tensors from what each process has; all call this at the same time.
 
         Args:
             tensors: By name, those of an optimizer with ``/`` and what they are behind it.
+            keeps: Whether this process is to have a tensor. Of others it gets the shape, and has
+                one at a time in its memory.
         """
-        return {name: self._whole(name, tensor) for name, tensor in tensors.items()}
+        found = {}
+        for name, tensor in tensors.items():
+            whole = self._whole(name, tensor)
+            found[name] = whole if keeps(name) else whole.detach().to("meta")
+        return found
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of whole tensors what this process has along ``tensor``."""

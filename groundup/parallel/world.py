@@ -37,6 +37,7 @@ from groundup.parallel.gradients import (
 )
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout, connect, join_group, settle
+from groundup.parallel.ownership import share_out
 from groundup.parallel.staged_tensors import StagedTensors
 from groundup.parallel.whole_steps import WholeSteps
 from groundup.recipe.sections import Parallel
@@ -88,7 +89,7 @@ class World:
         self._store = store
         self._device = device
         self._timeout = timeout
-        self._waits = 0
+        self._count = 0
         # A group of processes is made once, however many runs a program trains.
         self._connected: dict[tuple[int, ...], Layout] = {}
         self._groups: dict[tuple[Any, ...], ProcessGroup] = {}
@@ -105,6 +106,8 @@ class World:
             with self.naming("processes are grouped") if self.size > 1 else nullcontext():
                 self._connected[key] = connect(settled, self._device, self._timeout)
         self.layout = self._connected[key]
+        # What there was of the model of another run says nothing of this one's.
+        self.holdings = Holdings({})
         self.stages = None
 
     def group(self, name: str, *axes: str) -> ProcessGroup:
@@ -200,8 +203,7 @@ class World:
         """
         if self.size == 1:
             return action()
-        self._waits += 1
-        key = f"first/{self._waits}"
+        key = f"first/{self.count()}"
         assert self._store is not None
         assert self._absences is not None
         # There is no limit, as it may prepare a corpus for hours.
@@ -234,15 +236,32 @@ class World:
             return SummedGradients(parameters, self.add_up, norm)
         return OwnGradients(parameters, norm)
 
-    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the model's whole tensors by name from what each process has of them."""
-        if self.layout.holders_size == 1:
+    def whole(
+        self, tensors: Mapping[str, Tensor], *, shared_out: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the model's whole tensors by name from what each process has of them.
+
+        Args:
+            tensors: This process's.
+            shared_out: Give each to one process alone; the others get its shape, a tensor without
+                memory. So no process has more than its share and one tensor at a time.
+        """
+        if self.size == 1:
             return dict(tensors)
+        here = {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
+        keeps = self._share_out(here) if shared_out else lambda name: True
         with self.naming("tensors are gathered"):
-            if self.stages is None:
-                return self.holdings.whole(tensors)
-            here = {name: each for name, each in tensors.items() if not each.is_meta}
-            return self.stages.whole({**tensors, **self.holdings.whole(here)})
+            found = {**tensors, **self.holdings.whole(here, keeps)}
+            # What another stage has one of its processes writes.
+            if self.stages is None or shared_out:
+                return found
+            return self.stages.whole(found)
+
+    def _share_out(self, tensors: Mapping[str, Tensor]) -> Callable[[str], bool]:
+        """Return whether this process is the one to get a tensor."""
+        held = {name: tensor.nbytes for name, tensor in tensors.items()}
+        owners = share_out(self.gather(held, "tensors are shared out"))
+        return lambda name: owners[name] == self.rank
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of whole tensors by name what this process has."""
@@ -260,6 +279,11 @@ class World:
         of a parameter that this one has."""
         stages = 1 if self.stages is None else self.stages.repeats(parameter)
         return stages * self.holdings.repeats(parameter)
+
+    def count(self) -> int:
+        """Return a number that all processes, which call this in the same order, have once."""
+        self._count += 1
+        return self._count
 
     @property
     def board(self) -> Board:

@@ -4,49 +4,41 @@ verifies."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.core.storage import Storage, sha256_of
+from groundup.core.storage import Manifest, Storage, sha256_of, write_files
+from groundup.formats.huggingface_folder import SINGLE, kind_of, read_tensors
 
 __all__ = [
     "EXPERIENCE",
     "MOMENTS",
+    "SINGLE",
     "STATE",
     "TO_PREDICT",
-    "WEIGHTS",
     "Checkpoint",
     "CheckpointFolder",
-    "Manifest",
-    "index_of",
-    "state_bytes",
-    "write_files",
 ]
 
 log = logging.getLogger("groundup")
-Manifest = dict[str, dict[str, Any]]
-WEIGHTS = "model.safetensors"
 MOMENTS = "optimizer.safetensors"
 EXPERIENCE = "experience.safetensors"
 STATE = "state.json"
-TO_PREDICT = (WEIGHTS, STATE)
+TO_PREDICT = (SINGLE, STATE)
 """What is read of a checkpoint to predict; a resume reads the optimizer's file as well."""
 # Always eight digits, so that a listing by name is in the order of the steps.
 _NAME = re.compile(r"^step-(\d{8})$")
-# One of the files that several processes wrote, or what says which tensor is in which of them.
-_PART = re.compile(r"^(\w+)(?:-\d{5}-of-\d{5}\.safetensors|\.safetensors\.index\.json)$")
 
 
 @dataclass(frozen=True)
@@ -63,49 +55,9 @@ class Checkpoint:
     state: dict[str, Any] = field(default_factory=dict)
     experience: dict[str, Tensor] = field(default_factory=dict)
 
-
-def _kind_of(name: str) -> str:
-    """Return what a file of a checkpoint would be called if one process had written it."""
-    part = _PART.match(name)
-    return name if part is None else f"{part[1]}.safetensors"
-
-
-def index_of(name: str) -> str:
-    """Return the name of the file that says which tensors are where; Hugging Face's layout."""
-    return f"{name}.index.json"
-
-
-def state_bytes(checkpoint: Checkpoint) -> bytes:
-    """Return what state.json holds."""
-    return json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
-
-
-def write_files(storage: Storage, folder: Path, contents: Mapping[str, bytes]) -> Manifest:
-    """Write files, and return what the manifest says of them."""
-    manifest = {}
-    for name, content in contents.items():
-        storage.write_bytes(folder / name, content)
-        # Of what was to be written, not of what can be read: a bad disk is found out.
-        sha256 = hashlib.sha256(content).hexdigest()
-        manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
-    return manifest
-
-
-def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a file, or of the several files that its index names; none without
-    either.
-
-    They are mapped: whoever uses a part of them reads that part.
-    """
-    if (folder / name).exists():
-        return load_file(folder / name)
-    if not (folder / index_of(name)).exists():
-        return {}
-    places = json.loads((folder / index_of(name)).read_bytes())["weight_map"]
-    found: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
-        found |= load_file(folder / file)
-    return {tensor: found[tensor] for tensor in places}
+    def state_bytes(self) -> bytes:
+        """Return what state.json holds."""
+        return json.dumps({"step": self.step, **self.state}, indent=1).encode()
 
 
 class CheckpointFolder:
@@ -159,11 +111,7 @@ class CheckpointFolder:
         self.remove_older(keep, best)
 
     def begin(self, step: int) -> Path | None:
-        """Return a new folder to write the checkpoint of a step to; None if it is there already.
-
-        Raises:
-            CheckpointError: If no folder can be made.
-        """
+        """Return a new folder to write the checkpoint of a step to; None if it is there already."""
         target = self.path(step)
         # Write once: an intact checkpoint of this step is this run's, and so holds the same.
         if target.exists() and not self.damage(step):
@@ -178,18 +126,13 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def explain(self, step: int, temporary: Path) -> Iterator[None]:
-        """Say what a checkpoint that cannot be written within means, and leave nothing of it.
-
-        Raises:
-            CheckpointError: In place of what the system says.
-        """
+        """Within, say what an error of the system means, and leave nothing of the checkpoint."""
         try:
             yield
-        except OSError as error:
+        except BaseException as error:
             self.storage.remove(temporary)
-            raise self.explain_error(step, error.strerror or str(error)) from error
-        except BaseException:
-            self.storage.remove(temporary)
+            if isinstance(error, OSError):
+                raise self.explain_error(step, error.strerror or str(error)) from error
             raise
 
     def explain_error(self, step: int, problem: str) -> CheckpointError:
@@ -220,7 +163,7 @@ class CheckpointFolder:
                 self.storage.remove(self.path(step))
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> Manifest:
-        contents = {WEIGHTS: save(checkpoint.model), STATE: state_bytes(checkpoint)}
+        contents = {SINGLE: save(checkpoint.model), STATE: checkpoint.state_bytes()}
         if checkpoint.optimizer:
             contents[MOMENTS] = save(checkpoint.optimizer)
         if checkpoint.experience:
@@ -241,7 +184,7 @@ class CheckpointFolder:
         try:
             manifest = json.loads((folder / "MANIFEST.json").read_bytes())
             for number, (name, expected) in enumerate(manifest.items()):
-                if (only and _kind_of(name) not in only) or number % parts != part:
+                if (only and kind_of(name) not in only) or number % parts != part:
                     continue
                 path = folder / name
                 if not path.is_file():
@@ -257,16 +200,11 @@ class CheckpointFolder:
         # Whatever a damaged manifest holds: no JSON, no mapping, a file without a size.
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"MANIFEST.json cannot be read ({type(error).__name__})"
-        known = WEIGHTS in map(_kind_of, manifest)
-        return "" if known else f"MANIFEST.json names no {WEIGHTS}"
+        known = SINGLE in map(kind_of, manifest)
+        return "" if known else f"MANIFEST.json names no {SINGLE}"
 
     def load(self, step: int, *, with_optimizer: bool = True, verified: bool = False) -> Checkpoint:
-        """Return one checkpoint, verified. Its tensors are read once they are used.
-
-        Args:
-            step: Of the checkpoint.
-            with_optimizer: Whether what only a resume needs is read, too.
-            verified: Whether it was just before.
+        """Return one checkpoint, verified unless it was just before; its tensors are mapped.
 
         Raises:
             CheckpointError: If it is missing or damaged.
@@ -279,10 +217,10 @@ class CheckpointFolder:
         folder = self.path(step)
         try:
             # A checkpoint without moments, or without experience, has no such file; see ``_write``.
-            optimizer = _read_tensors(folder, MOMENTS) if with_optimizer else {}
-            experience = _read_tensors(folder, EXPERIENCE) if with_optimizer else {}
+            optimizer = read_tensors(folder, MOMENTS) if with_optimizer else {}
+            experience = read_tensors(folder, EXPERIENCE) if with_optimizer else {}
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            model = _read_tensors(folder, WEIGHTS)
+            model = read_tensors(folder, SINGLE)
             return Checkpoint(step, model, optimizer, state, experience)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
@@ -307,16 +245,6 @@ class CheckpointFolder:
         """Return the JSON state of a checkpoint without reading its tensors."""
         state: dict[str, Any] = json.loads((self.path(step) / STATE).read_text(encoding="utf-8"))
         return state
-
-    def weights_sha256(self, step: int) -> str:
-        """Return a digest of a checkpoint's weights: of one file its SHA-256, of several one of
-        theirs."""
-        # From the manifest, so that no large file has to be read and hashed for a name.
-        manifest = json.loads((self.path(step) / "MANIFEST.json").read_text(encoding="utf-8"))
-        if WEIGHTS in manifest:
-            return str(manifest[WEIGHTS]["sha256"])
-        found = [entry["sha256"] for name, entry in manifest.items() if _kind_of(name) == WEIGHTS]
-        return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
 
     def clean(self) -> None:
         """Remove what writers that were killed left behind."""

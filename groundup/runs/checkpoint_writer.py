@@ -20,46 +20,22 @@ from safetensors.torch import save
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError, GroundupError
-from groundup.core.storage import Storage, sha256_of
+from groundup.core.storage import Manifest, Storage, sha256_of, write_files
+from groundup.formats.huggingface_folder import SINGLE, index_of
 from groundup.parallel.world import World
 from groundup.runs.checkpoint import (
     EXPERIENCE,
     MOMENTS,
     STATE,
-    WEIGHTS,
     Checkpoint,
     CheckpointFolder,
-    Manifest,
-    index_of,
-    state_bytes,
-    write_files,
 )
 
-__all__ = ["CheckpointWriter", "share_out"]
+__all__ = ["CheckpointWriter"]
 
 log = logging.getLogger("groundup")
 # What a process that ends by an error gives the thread that still writes.
 _LAST_S = 2.0
-
-
-def share_out(sizes: Mapping[str, int], owners: int) -> dict[str, int]:
-    """Return who writes which tensor, so that all write about as many bytes.
-
-    It depends on nothing but names and sizes, so that each process finds the same.
-
-    Args:
-        sizes: Bytes by name.
-        owners: How many processes there are.
-    """
-    load = [0] * owners
-    found = {}
-    # The largest first, each to whoever has the least: at most a third more than the best there is
-    # (Graham 1969).
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        owner = load.index(min(load))
-        found[name] = owner
-        load[owner] += sizes[name]
-    return found
 
 
 class CheckpointWriter:
@@ -98,7 +74,9 @@ class CheckpointWriter:
         """Write a checkpoint, read it back, and only then delete older ones.
 
         Args:
-            checkpoint: What to write; where training goes on meanwhile it is copied first.
+            checkpoint: What to write; where training goes on meanwhile it is copied first. Each
+                process gives the tensors that it writes; of the others it may give the shapes,
+                tensors without memory.
             keep: How many of the newest to keep.
             best: The step of one to keep as well.
             wait: Until it is written, whether or not training could go on.
@@ -114,7 +92,7 @@ class CheckpointWriter:
         if write is None:
             return
         if go_on:
-            checkpoint = _copy(checkpoint, self._owns(checkpoint))
+            checkpoint = _copy(checkpoint)
 
         def run() -> None:
             try:
@@ -122,7 +100,8 @@ class CheckpointWriter:
             except BaseException as error:  # told at the next step
                 self._failure = error
 
-        self._number += 1
+        # Not of this run alone: a program may train several, one after the other.
+        self._number = self._world.count()
         self._in_flight = True
         if go_on:
             # A daemon: what a process that ends by an error leaves half written is no checkpoint.
@@ -211,15 +190,6 @@ class CheckpointWriter:
         temporary = self._folder.begin(step)
         return "" if temporary is None else temporary.name
 
-    def _owns(self, checkpoint: Checkpoint) -> Callable[[str], bool]:
-        """Return whether this process writes a tensor."""
-        owners: dict[str, int] = {}
-        # Each kind by itself: else the weights may all be one process's, and the moments another's.
-        for tensors in (checkpoint.model, checkpoint.optimizer):
-            sizes = {name: each.nbytes for name, each in tensors.items()}
-            owners |= share_out(sizes, self._world.size)
-        return lambda name: owners[name] == self._world.rank
-
     def _write_part(
         self, checkpoint: Checkpoint, temporary: Path, keep: int, best: int | None
     ) -> None:
@@ -269,11 +239,10 @@ class CheckpointWriter:
     def _write_own(self, checkpoint: Checkpoint, temporary: Path) -> dict[str, Any]:
         """Write the tensors that this process owns, and return what the others have to know."""
         world = self._world
-        owns = self._owns(checkpoint)
         storage = self._storage or (self._folder.storage if world.is_first else Storage())
         said: dict[str, Any] = {"files": {}, "tensors": {}}
-        for name, tensors in ((WEIGHTS, checkpoint.model), (MOMENTS, checkpoint.optimizer)):
-            own = {key: tensor for key, tensor in tensors.items() if owns(key)}
+        for name, tensors in ((SINGLE, checkpoint.model), (MOMENTS, checkpoint.optimizer)):
+            own = {key: tensor for key, tensor in tensors.items() if not tensor.is_meta}
             if not own:
                 continue
             stem, suffix = name.split(".")
@@ -305,7 +274,7 @@ class CheckpointWriter:
             for name, written in said["tensors"].items():
                 places.setdefault(name, {}).update(dict.fromkeys(written["sizes"], written["file"]))
                 sizes[name] = sizes.get(name, 0) + sum(written["sizes"].values())
-        contents = {STATE: state_bytes(checkpoint)}
+        contents = {STATE: checkpoint.state_bytes()}
         if checkpoint.experience:
             contents[EXPERIENCE] = save(checkpoint.experience)
         for name, where in places.items():
@@ -318,20 +287,18 @@ class CheckpointWriter:
         self._folder.finish(temporary, checkpoint.step, manifest)
 
 
-def _copy(checkpoint: Checkpoint, owns: Callable[[str], bool]) -> Checkpoint:
-    """Return a checkpoint whose tensors training does not change: of those that this process writes
-    copies in the CPU's memory, of the others their sizes alone."""
+def _copy(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint in the CPU's memory, whose tensors training does not change."""
 
     def copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: tensor.to("cpu", copy=True) if owns(name) else tensor.to("meta")
+            name: tensor if tensor.is_meta else tensor.to("cpu", copy=True)
             for name, tensor in tensors.items()
         }
 
-    experience = {name: each.to("cpu", copy=True) for name, each in checkpoint.experience.items()}
     return replace(
         checkpoint,
         model=copy(checkpoint.model),
         optimizer=copy(checkpoint.optimizer),
-        experience=experience,
+        experience=copy(checkpoint.experience),
     )

@@ -106,8 +106,11 @@ class Processes(Protocol):
     def refuse_differences(self, name: str, value: str) -> None:
         """Make sure that all processes have the same of something."""
 
-    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the model's whole tensors by name from what each process has of them."""
+    def whole(
+        self, tensors: Mapping[str, Tensor], *, shared_out: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the model's whole tensors by name from what each process has of them, to all, or
+        each to the one that writes it."""
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of whole tensors by name what this process has."""

@@ -328,8 +328,10 @@ class Trainer:
         return self.task.summarise(sums.values) | self.sampler.measure(split, samples)
 
     # ---------------------------------------------------------------------------------------- state
-    def state_dict(self) -> Checkpoint:
-        """Return everything that the rest of the run depends on."""
+    def state_dict(self, *, shared_out: bool = False) -> Checkpoint:
+        """Return everything that the rest of the run depends on; with ``shared_out`` of tensors
+        what this process writes, and the shapes of the others."""
+        whole = partial(self.world.whole, shared_out=shared_out)
         state = {
             "finished": self.finished,
             "samples_seen": self.samples_seen,
@@ -344,9 +346,9 @@ class Trainer:
         if self.parts.teacher is not None:
             state["teacher"] = self.parts.teacher.reference
         with self.averaging.applied():
-            weights = self.world.whole(self.parts.base.leave_out(self.model.state_dict()))
+            weights = whole(self.parts.base.leave_out(self.model.state_dict()))
         weights = {name: value.detach().contiguous() for name, value in weights.items()}
-        moments = self.world.whole(self.optimizer.state_dict() | self.averaging.state_dict())
+        moments = whole(self.optimizer.state_dict() | self.averaging.state_dict())
         return Checkpoint(self.step, weights, moments, state, experience_of(self.stream))
 
     def load_state_dict(self, checkpoint: Checkpoint) -> None:
@@ -375,7 +377,7 @@ class Trainer:
     def save(self, *, wait: bool = True) -> None:
         """Write a checkpoint of this moment, and wait for it, or see to it that it is written."""
         keep = self.recipe.checkpoints.keep
-        self.parts.saver.save(self.state_dict(), keep, self.best.step, wait=wait)
+        self.parts.saver.save(self.state_dict(shared_out=True), keep, self.best.step, wait=wait)
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import re
@@ -23,9 +24,11 @@ from groundup.core.storage import sha256_of
 from groundup.formats.generation_config import read_decoding, unused_keys
 from groundup.formats.huggingface_folder import (
     INDEX,
+    SINGLE,
     Pretrained,
     fetched_sha256,
     find_pretrained,
+    kind_of,
     labels_in,
     read_config,
     weight_files,
@@ -89,7 +92,13 @@ def weights_sha256(run: Run, step: int) -> str:
     """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
     if run.is_pretrained:
         return str((run.read_json("environment.json") or {})["base_weights_sha256"])
-    return run.checkpoints.weights_sha256(step)
+    # From the manifest, so that no large file has to be read and hashed for a name.
+    path = run.checkpoints.path(step) / "MANIFEST.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if SINGLE in manifest:
+        return str(manifest[SINGLE]["sha256"])
+    found = [entry["sha256"] for name, entry in manifest.items() if kind_of(name) == SINGLE]
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
 
 
 def pretrained_weights(run: Run) -> dict[str, Tensor]:
