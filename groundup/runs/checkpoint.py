@@ -21,15 +21,7 @@ from groundup.core.errors import CheckpointError
 from groundup.core.storage import Manifest, Storage, sha256_of, write_files
 from groundup.formats.huggingface_folder import SINGLE, kind_of, read_tensors
 
-__all__ = [
-    "EXPERIENCE",
-    "MOMENTS",
-    "SINGLE",
-    "STATE",
-    "TO_PREDICT",
-    "Checkpoint",
-    "CheckpointFolder",
-]
+__all__ = ["EXPERIENCE", "MOMENTS", "STATE", "TO_PREDICT", "Checkpoint", "CheckpointFolder"]
 
 log = logging.getLogger("groundup")
 MOMENTS = "optimizer.safetensors"
