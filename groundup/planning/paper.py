@@ -6,6 +6,8 @@ from typing import Any
 
 from groundup.contracts.models import context_length_of
 from groundup.core.errors import RecipeError
+from groundup.parallel.context import check_texts
+from groundup.parallel.divide_layers import check_stages
 from groundup.parallel.layout import AXES, Layout, settle
 from groundup.planning.device_table import Device, Devices, known_devices, parse_devices
 from groundup.planning.memory import estimate_memory
@@ -45,8 +47,15 @@ def plan_on_paper(recipe: Recipe, devices: str) -> dict[str, Any]:
     def practice(layout: Layout) -> Practice:
         return _practice(recipe, layout)
 
+    # The checks of training ask a recipe whose choices are made: here any micro-batch is possible.
+    machine = recipe.machine.model_copy(update={"micro_batch_size": wanted or 1})
+    settled = recipe.model_copy(update={"machine": machine})
+
+    def refused(layout: Layout) -> str:
+        return _refusal(settled, layout)
+
     try:
-        chosen = propose(shape, batch, length, there, practice, moments, wanted)
+        chosen = propose(shape, batch, length, there, practice, moments, wanted, refused)
     except RecipeError as error:
         # Of a layout that the recipe gives, it is said how far it is from fitting.
         if _is_open(recipe):
@@ -57,13 +66,15 @@ def plan_on_paper(recipe: Recipe, devices: str) -> dict[str, Any]:
         proposal = _propose(chosen)
     if not _is_open(recipe):
         layout = settle(recipe.parallel, there.count)
-        _check_axes(shape, layout, length)
+        _check_axes(shape, layout, length, recipe.parallel.interleave)
 
         def make(size: int) -> Workload:
             return Workload(shape, layout, batch, length, size, practice(layout))
 
         taken = _own(best_micro_batch(make, there, moments, wanted), batch, layout, wanted)
     plan = _describe(recipe, taken, there, moments)
+    if said := refused(taken.work.layout):
+        plan["refused"] = said
     return plan | {"proposal": proposal, "assumptions": _assumptions(recipe, there.device)}
 
 
@@ -76,7 +87,24 @@ def _propose(chosen: Choice) -> dict[str, Any]:
     }
 
 
-def _check_axes(shape: DecoderShape, layout: Layout, length: int) -> None:
+def _refusal(recipe: Recipe, layout: Layout) -> str:
+    """Return why training would refuse a layout, as far as settings alone tell; empty: it would
+    not."""
+    axes = {axis: size for axis, size in layout.sizes.items() if axis in ("shard", "tensor")}
+    if recipe.optim.name == "muon" and max(axes.values()) > 1:
+        divided = " x ".join(f"{axis} {size}" for axis, size in axes.items() if size > 1)
+        return f"recipe.optim.name: is muon, which needs whole matrices, but {divided} divides them"
+    try:
+        if layout.context > 1:
+            check_texts(recipe, layout.context)
+        if layout.pipeline > 1:
+            check_stages(recipe, layout)
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+def _check_axes(shape: DecoderShape, layout: Layout, length: int, interleave: int) -> None:
     """Refuse axes that a model of these sizes cannot be divided along.
 
     Raises:
@@ -94,11 +122,13 @@ def _check_axes(shape: DecoderShape, layout: Layout, length: int) -> None:
                 f"is {layout.sizes[axis]}, which does not divide the {number} of model.{setting}",
                 f"Use a divisor of {number}, or change model.{setting}",
             )
-    if layout.pipeline > shape.layers:
+    stages = layout.pipeline * interleave
+    if layout.pipeline > 1 and stages > shape.layers:
         raise RecipeError(
             "recipe.parallel.pipeline",
-            f"is {layout.pipeline}, but model.layers is {shape.layers}, and each stage has a layer",
-            f"Use at most {shape.layers}",
+            f"is {layout.pipeline}, which with interleave {interleave} is {stages} stages, but"
+            f" model.layers is {shape.layers}, and each stage has a layer",
+            f"Use at most {shape.layers} stages",
         )
 
 
@@ -121,9 +151,7 @@ def _own(candidate: Candidate | None, batch: int, layout: Layout, wanted: int | 
 
 def _practice(recipe: Recipe, layout: Layout) -> Practice:
     """Return how groundup computes a step of a recipe."""
-    stages = 1
-    if layout.pipeline > 1:
-        stages = dict(recipe.parallel).get("interleave", 1)
+    stages = recipe.parallel.interleave if layout.pipeline > 1 else 1
     return Practice(fused=recipe.machine.compile is not False, stages=stages)
 
 

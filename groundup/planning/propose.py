@@ -109,6 +109,7 @@ def propose(
     practice: Callable[[Layout], Practice],
     moments: int = 2,
     micro: int | None = None,
+    refused: Callable[[Layout], str] = lambda layout: "",
 ) -> Choice:
     """Return the layout to train a model with, and why.
 
@@ -120,12 +121,15 @@ def propose(
         practice: Returns how a step is computed with a layout.
         moments: Numbers that the optimizer keeps for each weight.
         micro: Texts of a micro-batch; None: any.
+        refused: Returns why training would refuse a layout; empty: it would not.
 
     Raises:
         RecipeError: If the batch can be shared in no way, or no layout fits into the memory.
     """
     found = []
     for layout in _layouts(shape, length, devices):
+        if refused(layout):
+            continue
 
         def make(size: int, layout: Layout = layout) -> Workload:
             return Workload(shape, layout, batch, length, size, practice(layout))
@@ -172,4 +176,4 @@ def _reason(axis: str, best: Candidate, found: list[Candidate], room: float) -> 
             f"{axis} {size}: without it nothing fits; {other.name} needs"
             f" {other.memory_bytes / 1e9:.0f} GB a device"
         )
-    return f"{axis} {size}: without it the batch cannot be shared"
+    return f"{axis} {size}: without it the batch cannot be shared, or training refuses the layout"

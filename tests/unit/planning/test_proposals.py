@@ -26,6 +26,9 @@ RECIPE: dict[str, Any] = {
 }
 
 
+MICRO = {"micro_batch_size": 4}
+
+
 def recipe(**sections: Any) -> Recipe:
     return load_recipe(RECIPE | sections)
 
@@ -95,6 +98,32 @@ def test_a_plan_of_a_layout_that_the_recipe_gives() -> None:
     assert plan["proposal"]["step_s"] <= plan["step_s"]
 
 
+def test_stages_in_turn_make_the_bubble_smaller() -> None:
+    plans = [
+        plan_on_paper(
+            recipe(parallel={"pipeline": 4, "interleave": count}, machine=MICRO), "4xH100"
+        )
+        for count in (1, 3)
+    ]
+    bubbles = [plan["bubble"] for plan in plans]
+    # (p - 1) / v of the time of m micro-batches: 3 and 1 of 16.
+    assert bubbles == [pytest.approx(3 / 19, abs=1e-4), pytest.approx(1 / 17, abs=1e-4)]
+
+
+def test_what_training_refuses_is_not_proposed() -> None:
+    given = recipe(parallel={"tensor": 2, "pipeline": 2})
+    plan = plan_on_paper(given, "4xA100")
+    assert plan["refused"].startswith("recipe.parallel.tensor: divides the parameters of the whole")
+    assert not {"tensor", "pipeline"} <= set(plan["proposal"]["layout"])
+    muon = plan_on_paper(recipe(optim={"name": "muon"}), "8xA100")
+    assert "refused" not in muon
+    assert not {"tensor", "shard"} & set(muon["proposal"]["layout"])
+    told = plan_on_paper(recipe(optim={"name": "muon"}, parallel={"tensor": 2}), "2xA100")
+    assert "is muon, which needs whole matrices, but tensor 2 divides them" in told["refused"]
+    sampled = recipe(samples={"every": 10, "prompts": ["a"]}, parallel={"pipeline": 2})
+    assert "recipe.samples.every" in plan_on_paper(sampled, "2xA100")["refused"]
+
+
 def test_what_does_not_fit_is_planned_where_the_recipe_asks_for_it() -> None:
     model = RECIPE["model"] | {"layers": 96, "width": 12288, "heads": 96}
     plan = plan_on_paper(recipe(model=model, parallel={"tensor": 4}), "4xRTX4090")
@@ -132,7 +161,7 @@ def test_micro_batches_are_those_of_the_recipe() -> None:
         (
             {"parallel": {"pipeline": 16}},
             "16xH100",
-            r"recipe.parallel.pipeline: is 16, but model.layers is 12, and each stage has a layer",
+            r"recipe.parallel.pipeline: is 16, which with interleave 1 is 16 stages, but model.layers",
         ),
         (
             {"parallel": {"shard": 8}, "training": {"batch_size": 12, "steps": 1}},
