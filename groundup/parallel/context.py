@@ -210,7 +210,7 @@ class _GatherTokens(torch.autograd.Function):
         ctx.texts = texts
         found = own.new_empty((texts.size, *own.shape))
         with texts.naming("keys and values are gathered"):
-            dist.all_gather_into_tensor(found.flatten(0, 1), own.contiguous(), texts.group)
+            dist.all_gather(list(found.unbind()), own.contiguous(), texts.group)
         return found.transpose(0, 1).flatten(1, 2)
 
     @staticmethod
@@ -220,7 +220,7 @@ class _GatherTokens(torch.autograd.Function):
         parts = grads[0].reshape(rows, texts.size, length // texts.size, *rest).transpose(0, 1)
         own = parts.new_empty(parts.shape[1:])
         with texts.naming("gradients of keys and values are added up"):
-            dist.reduce_scatter_tensor(own, parts.contiguous().flatten(0, 1), group=texts.group)
+            dist.reduce_scatter(own, list(parts.contiguous().unbind()), group=texts.group)
         return own, None
 
 

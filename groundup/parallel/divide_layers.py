@@ -97,11 +97,9 @@ def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
     if isinstance(task, MeasuresOutputs) and task.measured:
         what = "is the number of examples that the whole model predicts"
         found.append(("recipe.task.measured", what, "Set measured: 0; evaluate the run afterwards"))
-    if recipe.distill is not None:
+    # A teacher is asked where the last stage is, after it; but not by inputs that are padded once.
+    if recipe.distill is not None and task.registered_name in _CALLED_ONCE:
         found.append(("recipe.distill", "compares whole models", "Remove it"))
-    if recipe.adapter is not None:
-        what = "adds matrices to the whole model"
-        found.append(("recipe.adapter", what, "Remove it, or share the batch with replicate"))
     later = {"unfreeze_every": recipe.init.unfreeze_every, "train_layers": recipe.init.train_layers}
     for key, value in later.items():
         if value is not None:

@@ -31,7 +31,6 @@ from groundup.parallel.stages import (
     shared_parts,
 )
 from groundup.parallel.whole_steps import WholeSteps, join_batches, separate_batches
-from groundup.recipe.adapter import Adapter
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.recipe.sections import Distill
 
@@ -167,14 +166,17 @@ def test_axes_that_do_not_go_together(tmp_path: Path, axis: str) -> None:
         check_stages(_recipe(tmp_path, "gpt"), Layout(pipeline=2, **{axis: 2}))
 
 
-def test_teachers_and_adapters_need_whole_models(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path, "gpt")
-    taught = recipe.model_copy(update={"distill": Distill(teacher="runs/teacher")})
-    with pytest.raises(RecipeError, match=r"distill: compares whole models, but with pipeline: 2"):
-        check_stages(taught, Layout(pipeline=2))
-    adapted = recipe.model_copy(update={"adapter": Adapter()})
-    with pytest.raises(RecipeError, match=r"adapter: adds matrices to the whole model, but with"):
-        check_stages(adapted, Layout(pipeline=2))
+def test_a_teacher_of_rows_that_are_padded_once(tmp_path: Path) -> None:
+    """Others are asked where the last stage is."""
+    for name, refused in (("encoder_decoder", True), ("gpt", False)):
+        sections = {"task": {"measured": 0}} if name == "encoder_decoder" else {}
+        recipe = _recipe(tmp_path, name, **sections)
+        taught = recipe.model_copy(update={"distill": Distill(teacher="runs/teacher")})
+        if not refused:
+            check_stages(taught, Layout(pipeline=2))
+            continue
+        with pytest.raises(RecipeError, match=r"distill: compares whole models, but with pipeline"):
+            check_stages(taught, Layout(pipeline=2))
 
 
 def test_layers_that_are_trained_later(tmp_path: Path) -> None:
