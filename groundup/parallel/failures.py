@@ -222,7 +222,7 @@ class Absences:
         # Whoever was waiting too is told a moment later than this process, or sooner.
         end = time.monotonic() + _NOTICE_S
         found = self._words()
-        while len(found) < self._size and time.monotonic() < end:
+        while self._awaits(found) and time.monotonic() < end:
             time.sleep(_POLL_S)
             found = self._words()
         absent = []
@@ -234,6 +234,10 @@ class Absences:
             elif "failure" in word:
                 absent.append(f"{name} ended ({word['failure']})")
         return absent
+
+    def _awaits(self, found: dict[int, dict[str, Any]]) -> bool:
+        """Whether a word may still come; of whoever is known to be gone none will."""
+        return any(rank not in found and not self.is_lost(rank) for rank in range(self._size))
 
     def _leave_word(self, word: dict[str, Any]) -> None:
         # The store may be gone with the machine that held it: then nobody is told anything.
