@@ -1,7 +1,7 @@
 """Job files that start a run on a cluster: for Slurm, Kubernetes and SkyPilot.
 
-Each starts one ``groundup launch`` a machine, sends it SIGTERM before the machine is taken away,
-which saves, and starts it again afterwards, which goes on from there.
+Each starts one ``groundup launch`` a machine, which saves when it gets SIGTERM, as it does where a
+scheduler takes machines away by a plan, and starts it again afterwards, which goes on from there.
 """
 
 from __future__ import annotations
