@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from groundup.core.errors import Interrupted, TrainingError
 from groundup.parallel.failures import first_line
-from groundup.parallel.meeting import check_rendezvous
+from groundup.parallel.meeting import REACHED_S, check_rendezvous
 
 __all__ = ["launch"]
 
@@ -31,11 +31,13 @@ _LOUD = (
     "torch.distributed.elastic.multiprocessing.api",
     "torch.distributed.elastic.agent.server.api",
 )
+# How long processes that were asked to stop may take to end a validation and to save. A scheduler
+# that waits less ends all of them itself; job files say how long it does.
+_SAVING = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+_SAVING_S = 600
 # How soon the agent sees that a process has ended.
 _WATCH_S = 0.1
 _LOOK_S = 0.5
-# How long the machine of the rendezvous may take to be reached.
-_REACHED_S = 60
 _INTERRUPTED = Interrupted.exit_code
 
 
@@ -77,9 +79,10 @@ def launch(
         run_id="groundup" if rendezvous else f"groundup-{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint=endpoint,
-        rdzv_configs={"read_timeout": _REACHED_S},
+        rdzv_configs={"read_timeout": REACHED_S},
         max_restarts=restarts,
         monitor_interval=_WATCH_S,
+        shutdown_timeout=int(os.environ.get(_SAVING, _SAVING_S)),
         start_method="spawn",
     )
     # Its lines about failures repeat what the processes have said themselves.

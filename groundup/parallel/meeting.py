@@ -7,16 +7,20 @@ import errno
 import re
 import socket
 import threading
+import time
 
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its stubs
 
 from groundup.core.errors import TrainingError
 
-__all__ = ["check_rendezvous"]
+__all__ = ["REACHED_S", "check_rendezvous"]
 
 # A store answers at once.
 _ANSWER_S = 5.0
+_RETRY_S = 0.5
+# How long the machine of the rendezvous may take to be reached.
+REACHED_S = 60
 _WHERE = "groundup launch --rendezvous"
 
 
@@ -45,12 +49,37 @@ def check_rendezvous(endpoint: str) -> None:
         ) from None
     own = {each.address for some in psutil.net_if_addrs().values() for each in some}
     # Whether a port of another machine is free only that one knows.
-    if addresses & own and not _is_free(host, port) and not _is_store(host, port):
+    if not addresses & own:
+        _reach(host, port)
+    elif not _is_free(host, port) and not _is_store(host, port):
         raise TrainingError(
             _WHERE,
             f"port {port} of {host} is in use by another program",
             "Choose another port, the same on each machine",
         )
+
+
+def _reach(host: str, port: int) -> None:
+    """Wait until another machine answers: it may be started a little later.
+
+    Raises:
+        TrainingError: If none does.
+    """
+    # PyTorch would wait as long, and print the stack of its C++ at the end.
+    end = time.monotonic() + REACHED_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=min(_ANSWER_S, REACHED_S)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TrainingError(
+                    _WHERE,
+                    f"nobody answers at {host}:{port} within {REACHED_S} s"
+                    f" ({error.strerror or error})",
+                    "Start the same command on that machine, and check that its port is open",
+                ) from None
+        time.sleep(_RETRY_S)
 
 
 def _is_free(host: str, port: int) -> bool:

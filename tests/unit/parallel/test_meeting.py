@@ -35,6 +35,14 @@ def test_an_unknown_machine() -> None:
         check_rendezvous("no-such-machine.invalid:29400")
 
 
+def test_a_machine_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "REACHED_S", 0.5)
+    # An address of the documentation's network, where nobody is.
+    said = r"nobody answers at 192.0.2.1:29400 within 0.5 s \("
+    with pytest.raises(TrainingError, match=said):
+        launch(["train", "recipe.yaml"], 1, 2, "192.0.2.1:29400")
+
+
 def test_a_port_in_use_ends_a_launch(used_port: int) -> None:
     with pytest.raises(TrainingError, match=rf"port {used_port} of localhost is in use by another"):
         launch(["train", "recipe.yaml"], 1, 2, f"localhost:{used_port}")
