@@ -161,9 +161,11 @@ def _measure(precision: str) -> Device:
     )
 
 
+@cache
 def _copy_rate(kind: str) -> float:
     """Return how many bytes a second are read and written together."""
-    values = torch.ones(64 * 2**20, device=kind)
+    # More than caches hold.
+    values = torch.ones(32 * 2**20, device=kind)
     target = torch.empty_like(values)
     times = []
     for _ in range(5):

@@ -74,6 +74,7 @@ def saved_bytes(config: GPTConfig) -> int:
     return sum(values.untyped_storage().nbytes() for values in kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 2, "mlp_width": 1024, "heads": 8}])
 def test_activations_are_those_that_autograd_keeps(sizes: dict[str, int]) -> None:
     settings = {"vocabulary_size": 64, "context_length": 256, "width": 256, "heads": 4} | sizes
