@@ -90,7 +90,11 @@ def check_texts(recipe: Recipe, size: int) -> None:
 
 
 def divide_texts(
-    model: nn.Module, layout: Layout, naming: Callable[[str], AbstractContextManager[None]]
+    model: nn.Module,
+    layout: Layout,
+    naming: Callable[[str], AbstractContextManager[None]],
+    *,
+    compiled: bool,
 ) -> DividedTexts:
     """Let the layers of a model in which tokens see each other look for them in all processes.
 
@@ -98,13 +102,15 @@ def divide_texts(
         model: Of a recipe that ``check_texts`` has passed.
         layout: Of the run, connected.
         naming: Names the process that does not answer while something is exchanged.
+        compiled: Whether the model's layers will be compiled.
 
     Returns:
         What they find them by, wherever an objective of the run says so.
     """
     assert layout.mesh is not None, "the layout is connected"
     place = layout.places["context"]
-    texts = DividedTexts(layout.mesh.get_group("context"), place, layout.context, naming)
+    group = layout.mesh.get_group("context")
+    texts = DividedTexts(group, place, layout.context, naming, compiled=compiled)
     for layer in model.modules():
         if isinstance(layer, SeesOtherTokens):
             layer.others = texts
@@ -119,6 +125,7 @@ class DividedTexts:
         place: Which part is this process's, from 0.
         size: How many there are.
         naming: Names the process that does not answer while something is exchanged.
+        compiled: Whether the layers that look for tokens are compiled.
     """
 
     def __init__(
@@ -127,6 +134,8 @@ class DividedTexts:
         place: int,
         size: int,
         naming: Callable[[str], AbstractContextManager[None]],
+        *,
+        compiled: bool = False,
     ) -> None:
         self.group = group
         self.place = place
@@ -136,6 +145,10 @@ class DividedTexts:
         self._documents: Tensor | None = None
         # The same for all layers of a kind, and large: made once a forward pass.
         self._seen: dict[tuple[bool, int | None], Tensor] = {}
+        self._exchange: Callable[[Tensor, DividedTexts], Tensor] = _gather_tokens
+        if compiled:
+            # It would try to look into the exchange, and warn that it cannot.
+            self._exchange = torch.compiler.disable(_gather_tokens)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DividedTexts:
         # A copy of the model is on the same processes.
@@ -172,7 +185,7 @@ class DividedTexts:
         ``OtherTokens``."""
         own = key.shape[1]
         # In one exchange, side by side.
-        both: Tensor = _GatherTokens.apply(torch.cat((key, value), 2), self)  # type: ignore[no-untyped-call]
+        both = self._exchange(torch.cat((key, value), 2), self)
         if causal:
             # What comes later is seen by nobody here.
             both = both[:, : (self.place + 1) * own]
@@ -222,6 +235,12 @@ class _GatherTokens(torch.autograd.Function):
         with texts.naming("gradients of keys and values are added up"):
             dist.reduce_scatter(own, list(parts.contiguous().unbind()), group=texts.group)
         return own, None
+
+
+def _gather_tokens(own: Tensor, texts: DividedTexts) -> Tensor:
+    """Return (B, S, ...) the tokens of all processes, from this one's (B, T, ...)."""
+    found: Tensor = _GatherTokens.apply(own, texts)  # type: ignore[no-untyped-call]
+    return found
 
 
 class TextPartObjective:

@@ -108,10 +108,9 @@ def _refused(recipe: Recipe, layout: Layout) -> list[tuple[str, str, str]]:
     if recipe.optim.layer_decay != 1:
         what = "counts the blocks of the whole model"
         found.append(("recipe.optim.layer_decay", what, "Remove it"))
-    for axis in ("shard", "tensor"):
-        if layout.sizes[axis] > 1:
-            what = "divides the parameters of the whole model"
-            found.append((f"recipe.parallel.{axis}", what, f"Remove one of {axis} and pipeline"))
+    if layout.shard > 1:
+        what = "divides the parameters of the whole model"
+        found.append(("recipe.parallel.shard", what, "Remove one of shard and pipeline"))
     return found
 
 

@@ -27,12 +27,12 @@ def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
     """Prepare a model for processes that compute each sample together, and return what makes
     objectives this one's share of that work.
 
-    All processes call it at the same time, each with the whole model, and before ``lay_out``.
+    All processes call it at the same time, after ``lay_out``.
 
     Args:
-        model: The whole one; it is changed.
+        model: What this process has of it; it is changed.
         world: The processes, arranged as the recipe says.
-        recipe: Of the run, settled.
+        recipe: Of the run, settled; ``check_layout`` has passed it.
 
     Raises:
         RecipeError: Naming the axis along which the steps of this recipe cannot be divided.
@@ -41,11 +41,9 @@ def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
     steps: list[Share] = []
     # From the inside out: each stage reads its part of the texts.
     if layout.context > 1:
-        check_texts(recipe, layout.context)
-        texts = divide_texts(model, layout, world.naming)
+        texts = divide_texts(model, layout, world.naming, compiled=recipe.machine.compile is True)
         steps.append(partial(TextPartObjective, texts=texts, spec=recipe.task.batch_spec))
     if layout.pipeline > 1:
-        check_stages(recipe, layout)
         pipeline = divide_layers(model, world, recipe)
         steps.append(partial(PipelineObjective, pipeline=pipeline, world=world))
 
@@ -58,11 +56,16 @@ def divide_steps(model: nn.Module, world: World, recipe: Recipe) -> Share:
 
 
 def check_layout(recipe: Recipe, layout: Layout) -> None:
-    """Make sure that the model of a recipe can be divided, by names and shapes alone.
+    """Make sure that a recipe's model and the work of its steps can be divided, by names and shapes
+    alone.
 
     Raises:
         RecipeError: Naming the axis that it cannot be divided along.
     """
+    if layout.context > 1:
+        check_texts(recipe, layout.context)
+    if layout.pipeline > 1:
+        check_stages(recipe, layout)
     if layout.tensor > 1:
         check_matrices(recipe, layout)
 

@@ -217,12 +217,12 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     # In turn, because the first one leaves files that the others find: a corpus, say. Between the
     # two all are needed at once, to divide the model.
     parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
-    share = divide_steps(parts.model, world, run.recipe)
+    model = lay_out(parts.model, world.layout)
+    if world.layout.holders_size > 1:
+        world.holdings = Holdings.of(model, world.layout.tensor)
+    parts = replace(parts, model=model, share=divide_steps(model, world, run.recipe))
     if world.is_first and (note := note_on_waiting(run.recipe, world.layout)):
         run.event(0, f"{run.folder}: {note}")
-    parts = replace(parts, model=lay_out(parts.model, world.layout), share=share)
-    if world.layout.holders_size > 1:
-        world.holdings = Holdings.of(parts.model, world.layout.tensor)
     trainer = world.in_turn(lambda: Trainer(run, parts), "the data is opened")
     if world.is_first:
         trainer.observe = partial(_observe, trainer)

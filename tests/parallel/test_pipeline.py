@@ -79,13 +79,16 @@ def test_the_losses_are_those_of_one_process(tmp_path: Path) -> None:
 
 
 def test_stages_and_copies(tmp_path: Path) -> None:
-    """Two copies of two stages each, and two stages that each read a part of the texts."""
+    """Two copies of two stages each; two stages that each read a part of the texts; and two whose
+    matrices are divided."""
     names = ("gpt", "bert")
     runs = tmp_path / "runs"
     api.train_all(_write(tmp_path, "alone", {}, names), runs=runs)
     recipes = _write(tmp_path, "copies", {"pipeline": 2, "replicate": 2}, names)
     recipes += _write(tmp_path, "parts", {"pipeline": 2, "context": 2}, ("gpt",))
+    recipes += _write(tmp_path, "matrices", {"pipeline": 2, "tensor": 2}, ("gpt",))
     done = launch(tmp_path, 4, *recipes)
     assert done.returncode == 0, done.stderr
     _compare(runs, "copies", names)
     _compare(runs, "parts", ("gpt",))
+    _compare(runs, "matrices", ("gpt",))
