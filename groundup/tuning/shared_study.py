@@ -29,6 +29,8 @@ __all__ = ["BEAT_S", "GRACE_S", "LostTrials", "beat", "claim_recipe", "open_stor
 BEAT_S = 20.0
 # several beats: a disk of many machines may hang for a while
 GRACE_S = 150.0
+_OPENINGS = 20
+_OPEN_AGAIN_S = 0.3
 _PASSWORD = re.compile(r"(?<=://)([^:/@]+):[^@]*@")
 
 
@@ -64,14 +66,21 @@ def open_storage(where: str | None, folder: Path, optuna: Any) -> Any:
 
 def _open_database(url: str, optuna: Any) -> Any:
     """Open a database; of workers that begin at once one makes its tables."""
-    while True:
+    settings: dict[str, Any] = {}
+    if url.startswith("sqlite"):
+        # seconds to wait for others that write; 5, the library's own, are few on a busy machine
+        settings["connect_args"] = {"timeout": 60}
+    for _ in range(_OPENINGS):
         try:
-            return optuna.storages.RDBStorage(url)
+            return optuna.storages.RDBStorage(url, engine_kwargs=settings)
         except Exception as error:
-            # another was quicker by a moment: of all of its tables there are some by now
-            if "already exists" not in str(error):
+            # Another was quicker by a moment: there are some of its tables by now, or a row that
+            # may be there once. The class is that of a library of the storage's.
+            beaten = "already exists" in str(error) or type(error).__name__ == "IntegrityError"
+            if not beaten:
                 raise
-            time.sleep(0.5)
+            time.sleep(_OPEN_AGAIN_S)
+    return optuna.storages.RDBStorage(url, engine_kwargs=settings)
 
 
 def _without_password(text: str) -> str:

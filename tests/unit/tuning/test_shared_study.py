@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from groundup.core.errors import RecipeError, RunError
 from groundup.recipe.recipe import load_recipe
 from groundup.tuning import search, shared_study
 from groundup.tuning.shared_study import LostTrials, beat
-from groundup.tuning.study import counted_trials, open_study, retry_lost
+from groundup.tuning.study import counted_trials, open_study, require_optuna, retry_lost
 
 MISSING = [name for name in ("optuna", "sklearn") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} not installed")
@@ -84,6 +85,30 @@ def test_two_commands_share_the_trials(digits: dict[str, Any], tmp_path: Path, k
     assert [each["trials"] for each in found] == [4, 4]
 
 
+def _open_at_once(url: str, begin: Any, found: Any) -> None:
+    begin.wait()
+    try:
+        shared_study.open_storage(url, Path(), require_optuna())
+        found.put("opened")
+    except RecipeError as error:
+        found.put(str(error))
+
+
+@pytest.mark.slow
+def test_workers_that_begin_at_once_make_one_database(tmp_path: Path) -> None:
+    require_optuna()  # before the processes are made, so that they begin together
+    context = multiprocessing.get_context("fork")
+    for attempt in range(3):
+        begin, found = context.Barrier(4), context.Queue()
+        arguments = (f"sqlite:///{tmp_path}/{attempt}.db", begin, found)
+        workers = [context.Process(target=_open_at_once, args=arguments) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        assert [found.get(timeout=120) for _ in workers] == ["opened"] * 4
+        for worker in workers:
+            worker.join(60)
+
+
 @pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_tried_again_by_another(
     digits: dict[str, Any], tmp_path: Path
@@ -92,9 +117,12 @@ def test_the_trial_of_a_killed_worker_is_tried_again_by_another(
     digits["tune"]["trials"] = 2
     killed = start(digits, tmp_path / "killed")
     until = time.monotonic() + 120
-    while not counted_trials(study := study_of(digits, tmp_path)) and time.monotonic() < until:
+    study = study_of(digits, tmp_path)
+    begun = None
+    while begun is None and time.monotonic() < until:
         time.sleep(0.3)
-    (begun,) = counted_trials(study)
+        begun = next((each for each in counted_trials(study) if "run" in each.user_attrs), None)
+    assert begun is not None
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     # the values of the trial that was begun are tried again, first of all
