@@ -58,10 +58,12 @@ class Absences:
 
     Attributes:
         place: What this process is doing.
+        found: Whether an exchange has failed.
     """
 
     def __init__(self, store: Store, own: Member, size: int, timeout_s: float) -> None:
         self.place = "the start"
+        self.found = False
         self._store = store
         self._own = own
         self._size = size
@@ -128,6 +130,7 @@ class Absences:
             ) from error
         # PyTorch's backends raise it, with words of their own, for everything that goes wrong.
         except RuntimeError as error:
+            self.found = True
             absent = self._find_absent(f"{self.place}, {what}")
             problem = f"failed while {what} ({first_line(error)})"
             if absent:

@@ -280,6 +280,11 @@ class World:
         stages = 1 if self.stages is None else self.stages.repeats(parameter)
         return stages * self.holdings.repeats(parameter)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether an exchange has failed: no word may come from the others."""
+        return self._absences is not None and self._absences.found
+
     def count(self) -> int:
         """Return a number that all processes, which call this in the same order, have once."""
         self._count += 1

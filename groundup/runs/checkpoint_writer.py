@@ -34,7 +34,7 @@ from groundup.runs.checkpoint import (
 __all__ = ["CheckpointWriter"]
 
 log = logging.getLogger("groundup")
-# What a process that ends by an error gives the thread that still writes.
+# What a process that ends because another one is gone gives the thread that still writes.
 _LAST_S = 2.0
 
 
@@ -163,8 +163,8 @@ class CheckpointWriter:
     def close(self) -> None:
         """Let what is being written come to its end; what goes wrong with it is only said."""
         if self._thread is not None:
-            # Of others that have failed no word may come.
-            self._thread.join(None if self._world.size == 1 else _LAST_S)
+            # After an error that all have found, such as a loss that is no number, all write on.
+            self._thread.join(_LAST_S if self._world.is_broken else None)
             self._thread = None
         if self._failure is not None:
             log.warning("%s", self._failure)

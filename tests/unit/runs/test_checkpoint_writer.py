@@ -24,6 +24,7 @@ from groundup.formats.huggingface_folder import weight_files
 from groundup.parallel.board import Board
 from groundup.parallel.ownership import share_out
 from groundup.parallel.world import ALONE
+from groundup.runs import checkpoint_writer
 from groundup.runs.checkpoint import Checkpoint, CheckpointFolder
 from groundup.runs.checkpoint_writer import CheckpointWriter
 
@@ -46,6 +47,7 @@ class Threaded:
         self.is_first = rank == 0
         self.board = Board(meeting.store, 20.0, lambda rank: False)
         self._meeting = meeting
+        self.is_broken = False
         self._count = 0
 
     def gather(self, value: Any, what: str) -> list[Any]:
@@ -317,3 +319,49 @@ def test_what_goes_wrong_at_an_end_by_an_error_is_said(
     writer.save(checkpoint(2), keep=2, wait=False)
     writer.close()
     assert "No space left on device; no earlier checkpoint exists" in caplog.text
+
+
+def test_an_end_by_an_error_waits_for_what_others_write_as_well(tmp_path: Path) -> None:
+    """As after a loss that is no number, which all processes find."""
+    meeting = Meeting(2)
+    disk = SlowDisk()
+
+    def write(rank: int) -> None:
+        world: Any = Threaded(rank, meeting)
+        folder = CheckpointFolder(tmp_path, Storage(writes=rank == 0))
+        storage = disk if rank else None
+        writer = CheckpointWriter(folder, world, asynchronous=True, storage=storage)
+        writer.save(part_of(checkpoint(2), rank, 2), keep=2, wait=False)
+        if rank == 0:
+            threading.Timer(0.2, disk.go.set).start()
+        writer.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, range(2)))
+    assert CheckpointFolder(tmp_path, Storage()).newest_intact() == 2
+
+
+def test_an_end_without_the_others_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "_LAST_S", 0.1)
+    meeting = Meeting(2)
+    let_end = threading.Event()
+
+    def write(rank: int) -> None:
+        world: Any = Threaded(rank, meeting)
+        folder = CheckpointFolder(tmp_path, Storage(writes=rank == 0))
+        # The second one stands still, so the first gets no word of it.
+        storage = SlowDisk() if rank else None
+        writer = CheckpointWriter(folder, world, asynchronous=True, storage=storage)
+        writer.save(part_of(checkpoint(2), rank, 2), keep=2, wait=False)
+        if rank == 0:
+            world.is_broken = True
+            writer.close()
+            let_end.set()
+        else:
+            assert let_end.wait(10)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, range(2)))
+    assert CheckpointFolder(tmp_path, Storage()).newest_intact() is None
