@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from launched import launch, rows, write_recipe
-from safetensors.torch import load_file
-from tiny_runs import tiny_run
+from tiny_runs import tiny_run, without_chance
 
 from groundup import api
+from groundup.runs.run import Run
 
 pytestmark = pytest.mark.slow
 # Odd widths too: a vocabulary of 259, 23 inner numbers, three queries for one key.
@@ -73,14 +73,11 @@ def test_a_run_goes_on_under_other_layouts(tmp_path: Path) -> None:
     alone, changed = (tmp_path / "runs" / each for each in ("alone", "changing"))
     losses = [[row["loss"] for row in rows(run, "train")] for run in (changed, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    names = ("model.safetensors", "optimizer.safetensors")
-    for name in names:
-        own, other = (
-            load_file(run / "checkpoints" / "step-00000020" / name) for run in (changed, alone)
-        )
-        assert own.keys() == other.keys()
-        for key, tensor_found in own.items():
-            torch.testing.assert_close(tensor_found, other[key], rtol=1e-3, atol=1e-5)
+    own, other = (Run.open(run).checkpoints.load(20) for run in (changed, alone))
+    for found, expected in ((own.model, other.model), (own.optimizer, other.optimizer)):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
     texts = [[row["text"] for row in rows(run, "sample")] for run in (changed, alone)]
     assert texts[0][-2:] == texts[1][-2:]
 
@@ -98,3 +95,19 @@ def test_what_cannot_be_divided_is_one_sentence(tmp_path: Path) -> None:
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("other", ["context"])
+def test_next_to_another_axis(tmp_path: Path, other: str) -> None:
+    """Four processes: the matrices divided over two, and what the other axis divides."""
+    recipe = without_chance(tiny_run("gpt", tmp_path, {**MODELS["gpt"], "layers": 2}))
+    recipe["machine"] = recipe["machine"] | {"micro_batch_size": 4}
+    recipe |= {"logging": {"every": 1}}
+    api.train(recipe | {"name": "alone"}, runs=tmp_path / "runs")
+    both = {"parallel": {other: 2, "tensor": 2}}
+    done = launch(tmp_path, 4, write_recipe(tmp_path, recipe | {"name": "both", **both}))
+    assert done.returncode == 0, done.stderr
+    alone, both_axes = (rows(tmp_path / "runs" / name, "train") for name in ("alone", "both"))
+    for one, two in zip(alone, both_axes, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5), one["step"]
+        assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4), one["step"]
