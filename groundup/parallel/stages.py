@@ -47,7 +47,7 @@ class _Arrival:
     def __init__(self) -> None:
         self.state: Tensor | None = None
 
-    def give(self, x: Tensor, *others: Any) -> Tensor:
+    def give(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
         """Return it, in place of what a block makes of x."""
         assert self.state is not None, "the state has arrived before the stage is run"
         return self.state
@@ -70,17 +70,17 @@ class _StandIn(nn.Module):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["part"], name)
 
-    def forward(self, *read: Any) -> Tensor:
-        given: Tensor = self.__dict__["act"](*read)
+    def forward(self, *read: Any, **named: Any) -> Tensor:
+        given: Tensor = self.__dict__["act"](*read, **named)
         return given
 
 
-def _pass_over(x: Tensor, *others: Any) -> Tensor:
+def _pass_over(x: Tensor, *others: Any, **named: Any) -> Tensor:
     """Return what a block of another stage reads, as what it gives."""
     return x
 
 
-def _give_nothing(x: Tensor, *others: Any) -> Tensor:
+def _give_nothing(x: Tensor, *others: Any, **named: Any) -> Tensor:
     """Return something in place of what comes before the blocks, of another stage: nobody reads
     it."""
     if x.is_floating_point():
@@ -91,8 +91,16 @@ def _give_nothing(x: Tensor, *others: Any) -> Tensor:
 def _end_with(block: nn.Module) -> Callable[..., Tensor]:
     """Return what ends a stage's forward with its last block."""
 
-    def end(*read: Any) -> Tensor:
-        raise StageEnd(block(*read))
+    def end(*read: Any, **named: Any) -> Tensor:
+        given = block(*read, **named)
+        if not isinstance(given, Tensor):
+            raise RecipeError(
+                _WHERE,
+                f"a block ({type(block).__name__}) gives a {type(given).__name__}, but a stage"
+                " passes on one tensor",
+                "Let the block return one, or remove it",
+            )
+        raise StageEnd(given)
 
     return end
 
@@ -142,16 +150,27 @@ class Stage:
         Args:
             forward: Calls the model that it is given.
             arrived: What the stage before has given.
+
+        Raises:
+            RecipeError: If the model does not run its blocks as stages need it.
         """
         # Set by ``train`` and ``eval`` of the whole one.
         self.model.training = self._whole.training
         self._arrival.state = arrived
         try:
-            return forward(self.model)
+            outputs = forward(self.model)
         except StageEnd as end:
             return end.leaving
         finally:
             self._arrival.state = None
+        if not self.is_last:
+            raise RecipeError(
+                _WHERE,
+                f"the forward of {type(self.model).__name__} ends without block"
+                f" {self.blocks.stop - 1}, though others come after it",
+                "Let it run all modules in self.blocks, in order, or remove it",
+            )
+        return outputs
 
 
 def divide_blocks(blocks: int, stages: int, divisible: int) -> list[range]:

@@ -21,7 +21,12 @@ from groundup.models.encoder_decoder import EncoderDecoderConfig
 from groundup.models.gpt import GPTConfig
 from groundup.models.mlp import MLPConfig
 from groundup.models.vit import ViTConfig
-from groundup.parallel.divide_layers import check_stages, note_on_waiting, size_for_stages
+from groundup.parallel.divide_layers import (
+    check_stages,
+    divide_layers,
+    note_on_waiting,
+    size_for_stages,
+)
 from groundup.parallel.layout import Layout
 from groundup.parallel.stages import (
     cut_model,
@@ -31,6 +36,7 @@ from groundup.parallel.stages import (
     shared_parts,
 )
 from groundup.parallel.whole_steps import WholeSteps, join_batches, separate_batches
+from groundup.parallel.world import World
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.recipe.sections import Distill
 
@@ -184,6 +190,69 @@ def test_layers_that_are_trained_later(tmp_path: Path) -> None:
     recipe = recipe.model_copy(update={"init": init})
     with pytest.raises(RecipeError, match=r"init\.unfreeze_every: counts the blocks of the whole"):
         check_stages(recipe, Layout(pipeline=2))
+
+
+class _Own(nn.Module):
+    """A model of a user's own: ``way`` says how it runs its blocks."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.blocks = nn.ModuleList(_OwnBlock(pair=way == "pairs") for _ in range(2))
+        self.head = nn.Linear(2, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = inputs
+        for block in self.blocks[1:] if self.way == "skips" else self.blocks:
+            x = block(x, scale=2.0)
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+class _OwnBlock(nn.Module):
+    def __init__(self, *, pair: bool) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.pair = pair
+
+    def forward(self, x: Tensor, *, scale: float) -> Any:
+        found = self.inner(x) * scale
+        return (found, found) if self.pair else found
+
+
+def test_a_model_of_ones_own() -> None:
+    """Blocks may be called by names, too."""
+    model = _Own("plainly")
+    x = torch.ones(3, 2)
+    assert shared_parts(model) == frozenset()
+    first, last = cut_model(model, divide_blocks(2, 2, 2), [0, 1], frozenset())
+    state = first.run(lambda part: part(x), None)
+    assert last.run(lambda part: part(x), state).equal(model(x))
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("pairs", r"a block \(_OwnBlock\) gives a tuple, but a stage passes on one tensor"),
+        ("skips", r"the forward of _Own ends without block 0, though others come after it"),
+    ],
+)
+def test_blocks_that_are_no_stages(way: str, said: str) -> None:
+    (first,) = cut_model(_Own(way), divide_blocks(2, 2, 2), [0], frozenset())
+    with pytest.raises(RecipeError, match=said):
+        first.run(lambda part: part(torch.ones(3, 2)), None)
+
+
+class _OwnConfig(MLPConfig):
+    """Settings that are not the house's."""
+
+
+def test_own_models_need_a_list_of_blocks(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, "mlp").model_copy(update={"model": _OwnConfig()})
+    check_stages(recipe, Layout(pipeline=2))
+    world = World()
+    world.layout = Layout(pipeline=2)
+    with pytest.raises(RecipeError, match="is 2, but Linear does not list its layers as 'blocks'"):
+        divide_layers(nn.Linear(2, 2), world, recipe)
 
 
 def test_micro_batches_for_stages(tmp_path: Path) -> None:
