@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.core.passes import may_split_rows
+
 __all__ = ["PASS_OF_SOUNDS", "PASS_ON_CPU", "PASS_ON_GPU", "group_like_lengths"]
 
 # What a further pass of a model costs, in tokens: on a CPU its operations take as long as a few
@@ -27,13 +29,16 @@ def group_like_lengths(sides: Sequence[NDArray[Any]], cost: int) -> list[NDArray
     """Return the numbers of rows in groups of like lengths, cut where the tokens with their
     padding, and what each group costs, are the fewest.
 
-    A function of the lengths alone. By dynamic programming over the rows in order of length.
+    A function of the lengths alone; one group where only one pass may be made. By dynamic
+    programming over the rows in order of length.
 
     Args:
         sides: One or more lengths of each row; each side is padded to its longest in a group.
         cost: Of a group, in tokens.
     """
     order = np.lexsort((sides[-1], np.sum(sides, axis=0)))
+    if not may_split_rows():
+        return [order]
     places = np.unique(np.linspace(0, len(order), min(len(order), _PLACES) + 1).astype(np.int64))
     # The longest of each side between two places.
     longest = [np.maximum.reduceat(side[order], places[:-1]) for side in sides]

@@ -140,6 +140,18 @@ class Absences:
             ) from error
 
     @contextlib.contextmanager
+    def named_hidden(self) -> Iterator[None]:
+        """Do the same for what PyTorch itself exchanges, and leave all other failures: FSDP gathers
+        parameters between the layers of a forward and a backward pass."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_exchange(error):
+                raise
+            with self.named("parts of parameters are exchanged"):
+                raise
+
+    @contextlib.contextmanager
     def alive(self, key: str) -> Iterator[None]:
         """Give signs of life within, for those that ``wait``."""
         with self._unwatched(), beating(self._store, key):
@@ -261,6 +273,15 @@ class Absences:
             return None
         word: dict[str, Any] = json.loads(self._store.get(key))
         return word
+
+
+def _is_of_exchange(error: BaseException) -> bool:
+    """Whether an error was raised within PyTorch's exchanges between processes, rather than by what
+    is computed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "torch/distributed" in trace.tb_frame.f_code.co_filename
 
 
 def first_line(error: BaseException) -> str:

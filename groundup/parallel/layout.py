@@ -34,6 +34,8 @@ class Layout:
             ``replicate``, which needs none.
         copies: The processes that have the same parameters as this one and compute other parts of
             their gradients; None for all of the world.
+        readers: The processes that read other samples or other tokens than this one, and have the
+            same layers; None for all of the world.
         holders: The processes that together have the model once; None for this one alone.
     """
 
@@ -45,6 +47,7 @@ class Layout:
     rank: int = 0
     mesh: DeviceMesh | None = field(default=None, compare=False)
     copies: ProcessGroup | None = field(default=None, compare=False)
+    readers: ProcessGroup | None = field(default=None, compare=False)
     holders: ProcessGroup | None = field(default=None, compare=False)
 
     @property
@@ -169,7 +172,8 @@ def connect(layout: Layout, device: str, timeout: timedelta) -> Layout:
     mesh = DeviceMesh.from_group(groups, device, numbers, mesh_dim_names=tuple(axes))
     copies = join_group(layout, timeout, "replicate", "context")
     holders = join_group(layout, timeout, "pipeline", "shard", "tensor")
-    return replace(layout, mesh=mesh, copies=copies, holders=holders)
+    readers = join_group(layout, timeout, "replicate", "shard", "context")
+    return replace(layout, mesh=mesh, copies=copies, readers=readers, holders=holders)
 
 
 def join_group(layout: Layout, timeout: timedelta, *axes: str) -> ProcessGroup:

@@ -15,18 +15,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import Store
 
 from groundup.contracts.data import Stream
 from groundup.core.errors import TrainingError
 from groundup.parallel import exchange
 from groundup.parallel.board import Board
-from groundup.parallel.failures import Absences, Member, first_line
+from groundup.parallel.failures import Absences, Member
 from groundup.parallel.gradients import (
     GradientsInOrder,
     Norm,
@@ -38,7 +36,9 @@ from groundup.parallel.gradients import (
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout, connect, join_group, settle
 from groundup.parallel.ownership import share_out
+from groundup.parallel.sharded_step import ShardedGradients
 from groundup.parallel.staged_tensors import StagedTensors
+from groundup.parallel.starting import meet
 from groundup.parallel.whole_steps import WholeSteps
 from groundup.recipe.sections import Parallel
 
@@ -162,6 +162,11 @@ class World:
         all as one batch."""
         return WholeSteps(stream, number) if self.joins_micro_batches else stream
 
+    @property
+    def shares_layers(self) -> bool:
+        """Whether processes with other samples need each other to compute a layer."""
+        return self.layout.shard > 1
+
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in the order of their numbers: whatever JSON can say.
 
@@ -191,8 +196,7 @@ class World:
     def add_up(self, values: Tensor, what: str) -> None:
         """Replace a tensor by the sum of those of all copies of the parameters."""
         if self.layout.copies_size > 1:
-            with self.naming(what):
-                exchange.add_up(values, what, self.layout.copies)
+            self._adder(self.layout.copies)(values, what)
 
     def first(self, action: Callable[[], T], what: str) -> T | None:
         """Let the first process do something, such as writing, and wait for it however long it
@@ -222,14 +226,29 @@ class World:
         built = self.first(build, what)
         return build() if built is None else built
 
+    def trained(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        """Return what this process has of the parameters of its model that are trained."""
+        return self.holdings.trained(model)
+
+    def whole_model(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """Return the context of a model with all of its parameters, to predict with."""
+        return self.holdings.whole_model(model, self.naming)
+
     def gradients(
-        self, parameters: Sequence[nn.Parameter], *, exact: bool
-    ) -> OwnGradients | SummedGradients | GradientsInOrder:
-        """Return what adds up the gradients of these parameters over their copies, with ``exact``
-        in the order of the samples."""
+        self, parameters: Sequence[nn.Parameter], *, exact: bool, micro_batches: int
+    ) -> OwnGradients | SummedGradients | GradientsInOrder | ShardedGradients:
+        """Return what adds up the gradients of these parameters over all processes, with ``exact``
+        in the order of the samples; a step has so many micro-batches on this process."""
         norm: Norm = own_norm
         if self.layout.holders_size > 1:
-            norm = WholeNorm(self._repeats, self._add_up_holders)
+            norm = WholeNorm(self._repeats, self._adder(self.layout.holders))
+        if self.holdings.sharded is not None:
+            assert self.layout.mesh is not None
+            texts: Callable[[Tensor, str], None] | None = None
+            if self.layout.context > 1:
+                texts = self._adder(self.layout.mesh.get_group("context"))
+            everywhere = self._adder(self.layout.readers)
+            return ShardedGradients(self.holdings.sharded, micro_batches, everywhere, texts, norm)
         if exact:
             return GradientsInOrder(parameters, self.gather_tensors, norm)
         if self.layout.copies_size > 1:
@@ -269,10 +288,18 @@ class World:
             tensors = self.stages.own(tensors)
         return self.holdings.own(tensors)
 
-    def _add_up_holders(self, values: Tensor, what: str) -> None:
-        """Replace a tensor by the sum of those of all that together have the parameters once."""
-        with self.naming(what):
-            exchange.add_up(values, what, self.layout.holders)
+    def fit(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what this process has of a model's tensors, as ``load_state_dict`` takes it."""
+        return self.holdings.fit(tensors)
+
+    def _adder(self, group: ProcessGroup | None) -> Callable[[Tensor, str], None]:
+        """Return what replaces a tensor by the sum of those of a group."""
+
+        def add_up(values: Tensor, what: str) -> None:
+            with self.naming(what):
+                exchange.add_up(values, what, group)
+
+        return add_up
 
     def _repeats(self, parameter: nn.Parameter) -> int:
         """Return how many of the processes that have the model once together have the very numbers
@@ -321,7 +348,8 @@ class World:
         """Leave word of what ends this process, for those that wait for it, and name the process in
         the error."""
         try:
-            yield
+            with self._absences.named_hidden() if self._absences else nullcontext():
+                yield
         except BaseException as error:
             if self._absences is not None:
                 self._absences.tell_failure(error)
@@ -343,11 +371,6 @@ ALONE = World()
 _joined: list[World] = []
 
 
-def _is_launched() -> bool:
-    """Whether ``torchrun`` started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def join(timeout_s: float, device: str) -> World:
     """Return this process's world, once all of its processes are there.
 
@@ -358,33 +381,16 @@ def join(timeout_s: float, device: str) -> World:
     Raises:
         TrainingError: If they do not find each other.
     """
-    if not _is_launched():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # ``torchrun`` has not started it with others
         return ALONE
     if _joined:
         return _joined[0]
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    timeout = timedelta(seconds=timeout_s)
-    # Before the recipe is settled: each process of a machine has a GPU of its own.
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    try:
-        found, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
-        # A restart has names of its own, as the store may be the one of before.
-        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
-        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"process {rank} of {size} on {platform.node()}",
-            f"did not find the others at {where} within {timeout_s:g} s ({first_line(error)})",
-            "Check that every machine is started and reaches that address",
-        ) from error
+    store, kind = meet(rank, size, timeout_s, device)
     own = Member(rank, platform.node(), os.getpid())
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     absences = Absences(store, own, size, timeout_s)
-    kind = "cuda" if on_gpu else "cpu"
+    timeout = timedelta(seconds=timeout_s)
     world = World(rank, size, local_size, absences, store, kind, timeout)
     introduced = world.gather([own.rank, own.host, own.process], "introductions")
     absences.introduce([Member(*each) for each in introduced])

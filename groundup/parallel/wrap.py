@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from groundup.parallel.context import TextPartObjective, check_texts, divide_texts
 from groundup.parallel.divide_layers import check_stages, divide_layers
+from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import Layout
 from groundup.parallel.objective import Objective
 from groundup.parallel.pipeline import PipelineObjective
-from groundup.parallel.shard import divide_parameters
+from groundup.parallel.sharded_step import ShardedObjective
 from groundup.parallel.tensor import check_matrices, divide_matrices
 from groundup.parallel.world import World
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["Share", "check_layout", "divide_steps", "lay_out"]
+if TYPE_CHECKING:
+    from groundup.parallel.shard import ShardedModel
+
+__all__ = ["Share", "check_layout", "divide_steps", "hold_parts", "lay_out"]
 
 Share = Callable[[Objective], Objective]
 """Returns what a process computes of an objective."""
@@ -83,9 +88,37 @@ def lay_out(model: nn.Module, layout: Layout) -> nn.Module:
     Raises:
         RecipeError: Naming the axis that this model cannot be divided along.
     """
-    # From coarse to fine. The parameters last: what is left of them is divided once more.
     if layout.tensor > 1:
         model = divide_matrices(model, layout)
-    if layout.shard > 1:
-        model = divide_parameters(model, layout)
     return model
+
+
+def hold_parts(model: nn.Module, world: World, recipe: Recipe, share: Share) -> Share:
+    """Leave of the parameters of a model that is laid out what this process is to hold, and return
+    what makes objectives its share of the work then.
+
+    All processes call it at the same time.
+
+    Args:
+        model: What this process computes; changed in place.
+        world: The processes, arranged as the recipe says; they learn what each has of a tensor.
+        recipe: Of the run, settled.
+        share: As ``divide_steps`` returned it.
+
+    Raises:
+        RecipeError: If the parameters of this recipe cannot be divided.
+    """
+    if world.layout.shard == 1:
+        return share
+    # Here: PyTorch's FSDP takes most of a second to import, and most runs do without.
+    from groundup.parallel.shard import divide_parameters
+
+    with world.naming("the parameters are divided"):
+        sharded = divide_parameters(model, world.layout, recipe)
+    world.holdings = Holdings.of(model, world.layout.tensor, sharded)
+    return partial(_share_sharded, share, sharded)
+
+
+def _share_sharded(inner: Share, sharded: ShardedModel, objective: Objective) -> Objective:
+    # Outermost: whatever of the model is asked for within finds whole parameters.
+    return ShardedObjective(inner(objective), sharded)

@@ -342,6 +342,9 @@ class Parallel(Settings):
     shard: Count = setting(
         1, "Processes that share a copy: each holds a part of every parameter and its state"
     )
+    offload: bool = setting(
+        False, "Keep those parts in the CPU's memory, and update them there; on a GPU, with shard"
+    )
     tensor: Count = setting(1, "Processes that share the matrices of each layer")
     pipeline: Count = setting(1, "Processes that share the layers, each with a stage of them")
     interleave: Count = setting(

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from groundup.contracts.tasks import Task
+from groundup.core.values import Batch
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe
 from groundup.runs.checkpoint import Checkpoint
 
-__all__ = ["Averaging"]
+__all__ = ["Averaging", "model_inputs"]
 
 _RAW = "/raw"
 
@@ -37,6 +39,7 @@ class Averaging:
 
     Args:
         model: What is trained.
+        trained: What this process has of its parameters that are, by name.
         recipe: Its ``optim`` says how to average, its ``machine`` in what precision to compute.
         total_steps: Updates in the whole run.
         batches: Returns the model's inputs for training micro-batches, the same at each call.
@@ -53,6 +56,7 @@ class Averaging:
     def __init__(
         self,
         model: nn.Module,
+        trained: Sequence[tuple[str, nn.Parameter]],
         recipe: Recipe,
         total_steps: int,
         batches: Callable[[], Iterable[dict[str, Any]]],
@@ -67,10 +71,11 @@ class Averaging:
         self._estimated = 0
         # Buffers that are not saved, such as tables of angles, never change and need no average.
         saved = model.state_dict()
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in [*trained, *model.named_buffers()] if name in saved]
         tensors = dict([*trained, *model.named_buffers()])
         self._raw: list[Tensor] = [tensors[name] for name in self._names]
+        whole = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._parts = [id(raw) not in whole for raw in self._raw]
         self._mean: list[Tensor] = []
         self._norms: list[_BatchNorm] = []
         if recipe.adapter is None:  # which leaves its base's statistics as they are
@@ -119,9 +124,16 @@ class Averaging:
             self._swap()
 
     def _swap(self) -> None:
-        # The memory changes owners: nothing is copied, and the parameters stay the optimizer's.
-        for mean, raw in zip(self._mean, self._raw, strict=True):
-            mean.data, raw.data = raw.data, mean.data
+        for mean, raw, is_part in zip(self._mean, self._raw, self._parts, strict=True):
+            if is_part:
+                # Who gathers the whole parameter reads this very memory.
+                kept = raw.detach().clone()
+                raw.detach().copy_(mean)
+                mean.copy_(kept)
+            else:
+                # The memory changes owners: nothing is copied, and the parameters stay the
+                # optimizer's.
+                mean.data, raw.data = raw.data, mean.data
 
     @torch.no_grad()
     def _estimate(self) -> None:
@@ -175,3 +187,8 @@ class Averaging:
             for name, mean in zip(self._names, self._mean, strict=True):
                 mean.copy_(checkpoint.model[name])
         return {**checkpoint.model, **raw}, moments
+
+
+def model_inputs(task: Task, batches: Callable[[], Iterator[Batch]]) -> Iterator[dict[str, Any]]:
+    """Return what a model is given for each of some batches."""
+    return map(task.inputs, batches())

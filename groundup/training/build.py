@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,7 +25,7 @@ from groundup.parallel.divide_layers import note_on_waiting, size_for_stages
 from groundup.parallel.holdings import Holdings
 from groundup.parallel.layout import settle
 from groundup.parallel.world import ALONE, World
-from groundup.parallel.wrap import check_layout, divide_steps, lay_out
+from groundup.parallel.wrap import check_layout, divide_steps, hold_parts, lay_out
 from groundup.recipe.recipe import Recipe, dump_recipe
 from groundup.recipe.sections import Machine
 from groundup.reports.live_progress import ProgressDisplay
@@ -51,6 +51,8 @@ __all__ = [
     "open_run",
     "refuse_differences",
 ]
+
+T = TypeVar("T")
 
 
 def open_run(world: World, prepare: Callable[[], Run], folder: Path) -> Run:
@@ -216,17 +218,23 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
     device = devices.prepare(run.recipe.machine)
     # In turn, because the first one leaves files that the others find: a corpus, say. Between the
     # two all are needed at once, to divide the model.
-    parts = world.in_turn(lambda: assemble(run, device, world), "the run is built")
+    parts = _in_turn(world, lambda: assemble(run, device, world), "the run is built")
     model = lay_out(parts.model, world.layout)
-    if world.layout.holders_size > 1:
-        world.holdings = Holdings.of(model, world.layout.tensor)
-    parts = replace(parts, model=model, share=divide_steps(model, world, run.recipe))
+    world.holdings = Holdings.of(model, world.layout.tensor)
+    share = divide_steps(model, world, run.recipe)
+    share = hold_parts(model, world, run.recipe, share)
+    parts = replace(parts, model=model, share=share)
     if world.is_first and (note := note_on_waiting(run.recipe, world.layout)):
         run.event(0, f"{run.folder}: {note}")
-    trainer = world.in_turn(lambda: Trainer(run, parts), "the data is opened")
+    trainer = _in_turn(world, lambda: Trainer(run, parts), "the data is opened")
     if world.is_first:
         trainer.observe = partial(_observe, trainer)
     return trainer
+
+
+def _in_turn(world: World, build: Callable[[], T], what: str) -> T:
+    # One process alone waits for nobody.
+    return build() if world.size == 1 else world.in_turn(build, what)
 
 
 @contextlib.contextmanager

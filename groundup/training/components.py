@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +41,6 @@ from groundup.weights.restore import FrozenWeightsRef
 __all__ = [
     "Components",
     "Gradients",
-    "HeldOut",
     "Processes",
     "Saver",
     "encode_with",
@@ -94,6 +93,10 @@ class Processes(Protocol):
     def join_micro_batches(self, stream: Stream, number: int) -> Stream:
         """Return a stream of so many micro-batches a step as the steps take them."""
 
+    @property
+    def shares_layers(self) -> bool:
+        """Whether processes with other samples need each other to compute a layer."""
+
     def gather(self, value: Any, what: str) -> list[Any]:
         """Return what each process gives, in their order: whatever JSON can say."""
 
@@ -115,7 +118,18 @@ class Processes(Protocol):
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return of whole tensors by name what this process has."""
 
-    def gradients(self, parameters: Sequence[nn.Parameter], *, exact: bool) -> Gradients:
+    def fit(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what this process has of a model's tensors, as ``load_state_dict`` takes it."""
+
+    def trained(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        """Return what this process has of the parameters that are trained, by name."""
+
+    def whole_model(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """Return the context of a model with all of its parameters, to predict with."""
+
+    def gradients(
+        self, parameters: Sequence[nn.Parameter], *, exact: bool, micro_batches: int
+    ) -> Gradients:
         """Return what adds up the gradients of these, with ``exact`` in the samples' order."""
 
 
@@ -245,14 +259,17 @@ def open_stream(run: Run, parts: Components, split: Split, *, alone: bool = Fals
 
 
 @torch.no_grad()
-def refill(stream: Stream, model: nn.Module, step: int, machine: Machine) -> None:
+def refill(
+    stream: Stream, model: nn.Module, step: int, machine: Machine, world: Processes | None = None
+) -> None:
     """Let a stream whose examples are made by the current weights make those of a step."""
     if isinstance(stream, Refillable):
         training = model.training
         # What is dropped in training would be missing from the examples, too.
         model.eval()
-        with devices.eager(machine), devices.autocast(machine):
-            stream.refill(model, step)
+        whole = contextlib.nullcontext(model) if world is None else world.whole_model(model)
+        with devices.eager(machine), devices.autocast(machine), whole as asked:
+            stream.refill(asked, step)
         model.train(training)
 
 
@@ -282,52 +299,6 @@ def restore_stream(run: Run, stream: Stream, checkpoint: Checkpoint) -> None:
         problem = f"the data has changed: an epoch had {there} samples, but has {here} now"
         remedy = "Restore the data, or start a new run with init.run"
         raise RunError(str(run.folder), problem, remedy)
-
-
-class HeldOut:
-    """The held-out splits of a run, each opened once."""
-
-    def __init__(self, run: Run, parts: Components) -> None:
-        self._run = run
-        self._parts = parts
-        # Kept open: preparing a split may take longer than validating on it.
-        self._streams: dict[Split, Stream] = {}
-
-    def batches(self, split: Split, step: int, samples: int | None = None) -> Iterator[Batch]:
-        """Yield this process's micro-batches of a split, from the first one on; examples that
-        weights make are made anew.
-
-        Args:
-            split: Which one.
-            step: Updates done.
-            samples: Stop once all processes together have so many, rounded up to whole
-                micro-batches; None takes the whole split.
-        """
-        if split not in self._streams:
-            stream = open_stream(self._run, self._parts, split)
-            # Each process computes as many batches: one of a divided model cannot go without the
-            # others.
-            name = f"the number of {split} samples"
-            self._parts.world.refuse_differences(name, f"{stream.samples_per_epoch}")
-            self._streams[split] = stream
-        stream = self._streams[split]
-        # The same micro-batches each time, so that validations compare.
-        stream.load_state_dict({"samples": 0})
-        machine = self._run.recipe.machine
-        refill(stream, self._parts.model, step, machine)
-        number = samples
-        if samples is not None:
-            per_round = self._parts.world.data_size * machine.settled_micro_batch_size
-            number = -(-samples // per_round)
-        # Of the last ones some are empty: all processes get as many.
-        yield from filter(None, islice(stream, number))
-
-    def close(self) -> None:
-        """Stop the data workers."""
-        # Closing comes after an error as often as not: that one is to be seen.
-        for stream in self._streams.values():
-            with contextlib.suppress(Exception):
-                stream.close()
 
 
 def take_batch(stream: Stream) -> Batch:
@@ -380,5 +351,6 @@ def first_batches(run: Run, parts: Components, samples: int | None = None) -> It
         per_step = run.recipe.training.batch_size // micro_batch_size
         for place in range(number):
             if place % per_step == 0:
-                refill(stream, parts.model, place // per_step, run.recipe.machine)
+                step = place // per_step
+                refill(stream, parts.model, step, run.recipe.machine, parts.world)
             yield move_batch(next(stream), run.recipe.machine, device)

@@ -1,28 +1,97 @@
-"""What a model in training predicts: samples to look at, and outputs that are measured."""
+"""What a model in training is measured by: held-out batches, samples to look at, outputs."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from groundup.contracts.data import Stream
 from groundup.contracts.tasks import DrawsPictures, MeasuresOutputs, Picture
-from groundup.core.values import Split
+from groundup.core.values import Batch, Split
 from groundup.machine import devices
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.training.averaging import Averaging
-from groundup.training.components import Components
+from groundup.training.components import Components, move_batch, open_stream, refill
 from groundup.training.first_batch import explain
 
-__all__ = ["Sampler"]
+__all__ = ["HeldOut", "Sampler"]
 
 log = logging.getLogger("groundup")
+
+
+class HeldOut:
+    """The held-out splits of a run, each opened once; ``objective`` is that of validations."""
+
+    def __init__(self, run: Run, parts: Components, objective: Any) -> None:
+        self._run = run
+        self._parts = parts
+        self._objective = objective
+        # Kept open: preparing a split may take longer than validating on it.
+        self._streams: dict[Split, Stream] = {}
+        self._stand_ins: dict[Split, Batch] = {}
+
+    def batches(self, split: Split, step: int, samples: int | None = None) -> Iterator[Batch]:
+        """Yield this process's micro-batches of a split, from the first one on; examples that
+        weights make are made anew.
+
+        Args:
+            split: Which one.
+            step: Updates done.
+            samples: Stop once all processes together have so many, rounded up to whole
+                micro-batches; None takes the whole split.
+        """
+        if split not in self._streams:
+            stream = open_stream(self._run, self._parts, split)
+            # Each process computes as many batches: one of a divided model cannot go without the
+            # others.
+            name = f"the number of {split} samples"
+            self._parts.world.refuse_differences(name, f"{stream.samples_per_epoch}")
+            self._streams[split] = stream
+        stream = self._streams[split]
+        # The same micro-batches each time, so that validations compare.
+        stream.load_state_dict({"samples": 0})
+        machine = self._run.recipe.machine
+        refill(stream, self._parts.model, step, machine, self._parts.world)
+        number = samples
+        if samples is not None:
+            per_round = self._parts.world.data_size * machine.settled_micro_batch_size
+            number = -(-samples // per_round)
+        # Of the last ones some are empty: all processes get as many.
+        for batch in islice(stream, number):
+            if batch:
+                self._stand_ins.setdefault(split, batch)
+                yield batch
+            elif self._parts.world.shares_layers:
+                self._keep_step(split)
+
+    def _keep_step(self, split: Split) -> None:
+        """Compute something that counts for nothing: the other processes wait for parameters in
+        each of their batches."""
+        if split not in self._stand_ins:  # there are fewer examples than processes
+            with contextlib.closing(open_stream(self._run, self._parts, split, alone=True)) as one:
+                self._stand_ins[split] = next(one)
+        machine = self._run.recipe.machine
+        batch = move_batch(self._stand_ins[split], machine, torch.device(machine.device))
+        with devices.autocast(machine):
+            self._objective(self._objective.forward(self._parts.model, batch), batch)
+
+    def close(self) -> None:
+        """Stop the data workers."""
+        # Closing comes after an error as often as not: that one is to be seen.
+        for stream in self._streams.values():
+            with contextlib.suppress(Exception):
+                stream.close()
 
 
 class Sampler:
@@ -59,8 +128,8 @@ class Sampler:
         examples = self._measured[split][:samples]
         parts = self._parts
         try:
-            with devices.eager(machine), self._averaging.applied():
-                return task.measure(parts.model, examples, parts.processor)
+            with devices.eager(machine), self._predicting() as model:
+                return task.measure(model, examples, parts.processor)
         finally:
             parts.model.train()  # writing leaves it in evaluation mode
 
@@ -98,8 +167,8 @@ class Sampler:
         rows = []
         for name, chosen in weights.items():
             try:
-                with devices.eager(run.recipe.machine), chosen:
-                    model = self._parts.model
+                whole = self._parts.world.whole_model(self._parts.model)
+                with devices.eager(run.recipe.machine), chosen, whole as model:
                     if run.recipe.machine.precision == "fp64":
                         model = copy.deepcopy(model).float()
                     prompts = run.recipe.samples.prompts
@@ -139,11 +208,10 @@ class Sampler:
     def _predict(self, prompts: Sequence[str], max_new_tokens: int) -> list[Any]:
         recipe = self._run.recipe
         parts = self._parts
-        model = parts.model
         # The same seed at each step, so that samples differ by what was learned since.
         options = {"temperature": 0.8, "seed": recipe.seed, "max_new_tokens": max_new_tokens}
         try:
-            with devices.eager(recipe.machine), self._averaging.applied():
+            with devices.eager(recipe.machine), self._predicting() as model:
                 if recipe.machine.precision == "fp64":
                     # Tasks make float32 of raw inputs, which only a float32 model reads.
                     model = copy.deepcopy(model).float()
@@ -153,6 +221,13 @@ class Sampler:
                 ]
         finally:
             parts.model.train()  # predict leaves it in evaluation mode
+
+    @contextlib.contextmanager
+    def _predicting(self) -> Iterator[nn.Module]:
+        """Yield the model with the averaged weights, where there are any, and with all of them."""
+        parts = self._parts
+        with self._averaging.applied(), parts.world.whole_model(parts.model) as model:
+            yield model
 
 
 def _shown(predicted: Any) -> dict[str, Any]:

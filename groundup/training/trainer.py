@@ -29,10 +29,9 @@ from groundup.training.accumulation import (
     count_micro_batches,
     non_finite,
 )
-from groundup.training.averaging import Averaging
+from groundup.training.averaging import Averaging, model_inputs
 from groundup.training.components import (
     Components,
-    HeldOut,
     experience_of,
     first_batches,
     held_out_samples,
@@ -47,7 +46,7 @@ from groundup.training.early_stopping import BestSoFar
 from groundup.training.first_batch import FirstBatchCheck
 from groundup.training.layer_freezing import TrainedLayers
 from groundup.training.optimizers import build_optimizers
-from groundup.training.samples import Sampler
+from groundup.training.samples import HeldOut, Sampler
 from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, Observer, StopRequest, Unobserved
 from groundup.weights.restore import check_names, load_weights
@@ -88,7 +87,7 @@ class Trainer:
         self.objective = parts.share(FirstBatchCheck(objective, self.task, widened=widened))
         self.stream: Stream = open_stream(run, self.parts, "train")
         # Once: what joins later (gradual unfreezing) requires a gradient from the start.
-        self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.trained = parts.world.trained(self.model)
         products = devices.product_dtype(run.recipe.machine)
         self.optimizer = build_optimizers(
             run.recipe.optim, self.trained, run.recipe.adapter, products
@@ -100,17 +99,16 @@ class Trainer:
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
         self.observe: Callable[[], AbstractContextManager[Observer]] = Unobserved
-        self.averaging = Averaging(
-            self.model, self.recipe, self.total_steps, lambda: map(self.task.inputs, batches())
-        )
+        inputs = partial(model_inputs, self.task, batches)
+        self.averaging = Averaging(self.model, self.trained, self.recipe, self.total_steps, inputs)
         self.sampler = Sampler(run, self.parts, self.averaging)
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
-        self._held_out = HeldOut(run, parts)
+        self._held_out = HeldOut(run, parts, self.validation)
         self.world = parts.world
         self.accumulate, self.batch_size = count_micro_batches(self.recipe, parts.world)
-        self.gradients = parts.world.gradients(
-            [parameter for _, parameter in self.trained], exact=self.recipe.parallel.exact
-        )
+        own = [parameter for _, parameter in self.trained]
+        exact = self.recipe.parallel.exact
+        self.gradients = parts.world.gradients(own, exact=exact, micro_batches=self.accumulate)
         adapted = run.recipe.adapter is not None
         self.layers = TrainedLayers(
             self.model, run.recipe.init, self.total_steps, run.event, adapted=adapted
@@ -230,7 +228,7 @@ class Trainer:
         machine = self.recipe.machine
         while not self.finished:
             # Before anything of the step is read: it may be made by these very weights.
-            refill(self.stream, self.model, self.step, machine)
+            refill(self.stream, self.model, self.step, machine, self.world)
             self.layers.release(self.step)
             self.world.place = f"step {self.step}, samples from {self.samples_seen}"
             number, part = self.accumulate, self.batch_size
@@ -367,7 +365,7 @@ class Trainer:
         restore_stream(self.run, self.stream, checkpoint)
         weights, moments = self.averaging.load(checkpoint, state["averaged"])
         check_names(self.recipe.model, weights, where)
-        load_weights(self.model, weights, where)
+        load_weights(self.model, self.world.fit(weights), where)
         self.optimizer.load_state_dict(moments)
         self.step = checkpoint.step
         self.samples_seen = state["samples_seen"]

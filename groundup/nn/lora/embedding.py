@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.nn.lora.divided import is_divided
+
 __all__ = ["AdaptedEmbedding", "TrainedRows"]
 
 
@@ -78,7 +80,7 @@ class AdaptedEmbedding(_ChangedEmbedding):
     @property
     def weight(self) -> Tensor:
         """The weight as changed by the adapter, (V, C)."""
-        if self._unmerged is not None:
+        if self._unmerged is not None or is_divided(self.plain):
             return self.plain
         with torch.autocast(self.plain.device.type, enabled=False):
             return self.plain + self.scale * (self.lora_B @ self.lora_A)
@@ -136,7 +138,7 @@ class TrainedRows(_ChangedEmbedding):
     @property
     def weight(self) -> Tensor:
         """The weight with the trained rows, (V, C)."""
-        if self._unmerged is not None:
+        if self._unmerged is not None or is_divided(self.plain):
             return self.plain
         return self.plain.index_copy(0, self._chosen(), self.rows)
 

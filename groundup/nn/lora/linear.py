@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.nn.lora.divided import is_divided
 from groundup.nn.lora.fused import Change, changed_row_norms, low_rank_linear
 from groundup.nn.lowbit.nf4 import QuantizedLinear, QuantizedWeight, add_bias
 from groundup.recipe.adapter import Adapter
@@ -99,7 +100,7 @@ class AdaptedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight as changed by the adapter, (O, I)."""
-        if self.merged:
+        if self.merged or is_divided(self._parameters["weight"]):
             return self.linear_weight
         return merge_weight(
             self.linear_weight, self.lora_A, self.lora_B, self.scale, self.magnitude

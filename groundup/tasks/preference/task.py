@@ -24,6 +24,7 @@ from groundup.contracts.data import DataSource
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.tasks import EvaluationContext, Start
 from groundup.core.errors import DataError
+from groundup.core.passes import may_split_rows
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import (
@@ -224,7 +225,9 @@ class PreferenceTuning(AnsweringTask):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return (M,) log p of each token fed, in nats, 0 where not scored."""
-        parts = split_samples(batch) if self.compares else [batch]
+        parts = [batch]
+        if self.compares and may_split_rows():
+            parts = list(split_samples(batch))
         return torch.cat([token_log_probs(model, **self.inputs(part)) for part in parts])
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:

@@ -161,7 +161,13 @@ def averaged(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
     batches = [torch.randn(6, 4) * 3 + 1 for _ in range(4)]
-    averaging = Averaging(model, recipe, 10, lambda: ({"input": batch} for batch in batches))
+    averaging = Averaging(
+        model,
+        list(model.named_parameters()),
+        recipe,
+        10,
+        lambda: ({"input": batch} for batch in batches),
+    )
     seen = []
     for step in range(10):
         with torch.no_grad():
