@@ -97,7 +97,7 @@ def test_what_cannot_be_divided_is_one_sentence(tmp_path: Path) -> None:
         assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("other", ["context"])
+@pytest.mark.parametrize("other", ["shard", "context"])
 def test_next_to_another_axis(tmp_path: Path, other: str) -> None:
     """Four processes: the matrices divided over two, and what the other axis divides."""
     recipe = without_chance(tiny_run("gpt", tmp_path, {**MODELS["gpt"], "layers": 2}))
