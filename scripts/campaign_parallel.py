@@ -203,13 +203,14 @@ class Launched:
 
     def ranks(self) -> dict[int, psutil.Process]:
         """Return the processes that train now."""
-        found = {}
-        for child in psutil.Process(self._process.pid).children():
-            try:
-                if "RANK" in (environment := child.environ()) and "train" in child.cmdline():
-                    found[int(environment["RANK"])] = child
-            except psutil.Error:
-                continue
+        found: dict[int, psutil.Process] = {}
+        # The launcher, or one of them, may end just now.
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self._process.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    environment = child.environ()
+                    if "RANK" in environment and "train" in child.cmdline():
+                        found[int(environment["RANK"])] = child
         return found
 
     def wait_for_steps(self, known: dict[int, psutil.Process]) -> bool:

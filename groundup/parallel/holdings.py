@@ -85,19 +85,22 @@ class Holdings:
         return count
 
     def whole(
-        self, tensors: Mapping[str, Tensor], keeps: Callable[[str], bool] = lambda name: True
+        self, tensors: Mapping[str, Tensor], keeps: Callable[[str], bool] | None = None
     ) -> dict[str, Tensor]:
         """Return whole tensors from what each process has; all call this at the same time.
 
         Args:
             tensors: By name, those of an optimizer with ``/`` and what they are behind it.
-            keeps: Whether this process is to have a tensor. Of others it gets the shape, and has
-                one at a time in its memory.
+            keeps: Whether this process is to have a tensor, in the CPU's memory. Of others it gets
+                the shape, and has one at a time. None: it has all, where it computes.
         """
         found = {}
         for name, tensor in tensors.items():
             whole = self._whole(name, tensor)
-            found[name] = whole if keeps(name) else whole.detach().to("meta")
+            if keeps is not None:
+                # From a GPU at once: beside its parts there may be no room for whole tensors.
+                whole = whole.detach().to("cpu" if keeps(name) else "meta")
+            found[name] = whole
         return found
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -268,7 +268,7 @@ class World:
         if self.size == 1:
             return dict(tensors)
         here = {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
-        keeps = self._share_out(here) if shared_out else lambda name: True
+        keeps = self._share_out(here) if shared_out else None
         with self.naming("tensors are gathered"):
             found = {**tensors, **self.holdings.whole(here, keeps)}
             # What another stage has one of its processes writes.

@@ -18,7 +18,7 @@ from groundup.core.storage import Storage
 from groundup.runs.checkpoint import CheckpointFolder
 
 pytestmark = pytest.mark.slow
-LAYOUTS = ("replicate", "tensor", "pipeline", "context")
+LAYOUTS = ("replicate", "shard", "tensor", "pipeline", "context")
 # Opens a checkpoint under one layout after another, and writes it again under each: what the first
 # one read one process had written, what each other one read the layout before it.
 REWRITING = """
@@ -48,7 +48,8 @@ for name in sys.argv[2:]:
     checkpoint = trainer.state_dict(shared_out=True)
     tensors = {**checkpoint.model, **checkpoint.optimizer}
     own = sum(each.nbytes for each in tensors.values() if not each.is_meta)
-    print(json.dumps({"layout": name, "bytes": own}))
+    # In one write: two processes say something at the same time.
+    os.write(1, (json.dumps({"layout": name, "bytes": own}) + os.linesep).encode())
     writer.save(checkpoint, keep=1)
     trainer.close()
     before = folder
