@@ -135,6 +135,7 @@ def _compare_losses(one: Path, other: Path) -> None:
 
 def test_what_cannot_be_divided_is_said_once_and_leaves_nothing(tmp_path: Path) -> None:
     recipe = tiny_run("mlp", tmp_path) | {"parallel": {"shard": 2}, "optim": {"name": "muon"}}
+    recipe["machine"] = recipe["machine"] | {"micro_batch_size": 8}
     done = launch(tmp_path, 2, write_recipe(tmp_path, recipe))
     assert done.returncode == 6, done.stderr
     assert "recipe.parallel.shard: is 2, but recipe.optim.name is muon" in done.stderr
