@@ -3,11 +3,15 @@ is trained, and the same run on another number of processes."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import launch, rows, write_recipe
+from launched import command, launch, ranks_of, rows, write_recipe
 from safetensors.torch import load_file
 from tiny_runs import tiny_run, without_chance
 
@@ -141,3 +145,24 @@ def test_what_cannot_be_divided_is_said_once_and_leaves_nothing(tmp_path: Path) 
     assert "recipe.parallel.shard: is 2, but recipe.optim.name is muon" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_who_is_killed_between_two_layers_is_named(tmp_path: Path) -> None:
+    """Parameters are exchanged by PyTorch itself, within a forward and a backward pass."""
+    recipe = tiny_run("gpt", tmp_path, {"layers": 4}) | {"name": "killed", "logging": {"every": 1}}
+    recipe |= {"parallel": {"shard": 2, "timeout_s": 20}, "checkpoints": {"every": 1000}}
+    recipe["training"] = {"batch_size": 16, "steps": 100_000}
+    recipe["machine"] = recipe["machine"] | {"micro_batch_size": 4}
+    started = subprocess.Popen(
+        command(2, write_recipe(tmp_path, recipe)), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "runs" / "killed" / "metrics.jsonl"
+    while not (metrics.is_file() and metrics.read_text(encoding="utf-8").count("\n") > 3):
+        assert started.poll() is None
+        time.sleep(0.1)
+    victim = ranks_of(started.pid)[1]
+    os.kill(victim, signal.SIGKILL)
+    _, error = started.communicate(timeout=60)
+    assert f"rank 1 (process {victim} on" in error
+    assert "did not answer while" in error
+    assert "Traceback" not in error
