@@ -37,6 +37,10 @@ def mark(weight: Tensor, part: Part) -> None:
 
 def part_of(weight: Tensor) -> Part | None:
     """Return of which rows of a vocabulary a weight consists; None: of all."""
+    # Nothing is divided where a graph is exported, and this dictionary would make torch.export take
+    # the number of rows of a batch for a constant.
+    if torch.compiler.is_exporting():
+        return None
     return _PARTS.get(weight)
 
 
