@@ -69,12 +69,12 @@ def test_the_letter_that_is_asked_about(tmp_path: Path) -> None:
             "path": written(tmp_path, "asked.jsonl", rows),
             "fraction": 0.2,
         },
-        "optim": {"lr": 0.008, "schedule": "constant"},
-        "training": {"batch_size": 8, "steps": 200},
+        "optim": {"lr": 0.004, "schedule": "constant"},
+        "training": {"batch_size": 8, "steps": 300},
         "machine": MACHINE,
     }
     run = api.train(rewarded, runs=tmp_path)
     metrics = api.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]
     # Whoever always writes the same letter is right in a quarter; so is the chat model.
     assert metrics["base_reward_repeats"] < 0.5
-    assert metrics["reward_repeats"] > 0.6
+    assert metrics["reward_repeats"] > 0.8
