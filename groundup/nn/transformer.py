@@ -320,8 +320,9 @@ class DecoderLM(nn.Module):
             if cache is None:
                 x = block(x, context)
             else:
-                # Past nn.Module.compile: the shapes of decoding change at every step.
-                x = block.forward(x, context, cache.layers[layer])
+                # Past nn.Module.compile: the shapes of decoding change at every step. Not past
+                # what gathers a block's parameters, as ``forward`` would be.
+                x = block._call_impl(x, context, cache.layers[layer])  # type: ignore[no-untyped-call]
         return self.norm(x)  # type: ignore[no-any-return]
 
     def logits_from(self, hidden: Tensor) -> Tensor:

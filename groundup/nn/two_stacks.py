@@ -207,8 +207,9 @@ class TwoStackTransformer(nn.Module, ABC):
             if cache is None:
                 x = block(x, context, read, layer)
             else:
-                # Past nn.Module.compile: the shapes of decoding change at every step.
-                x = block.forward(x, context, read, layer, cache.layers[layer])
+                # Past nn.Module.compile: the shapes of decoding change at every step. Not past
+                # what gathers a block's parameters, as ``forward`` would be.
+                x = block._call_impl(x, context, read, layer, cache.layers[layer])  # type: ignore[no-untyped-call]
         return x if self.norm is None else self.norm(x)
 
     def _rotary(self, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter
 from groundup.runs.checkpoint_writer import CheckpointWriter
 from groundup.runs.run import Run
+from groundup.training.accumulation import count_micro_batches
 from groundup.training.components import Components
 from groundup.training.fit_processor import make_processor
 from groundup.training.layer_freezing import freeze_all_but
@@ -215,6 +216,8 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
 
     All processes call it at the same time, arranged as the recipe says.
     """
+    # Before anything is built and written: another process might be at it while this one ends.
+    count_micro_batches(run.recipe, world)
     device = devices.prepare(run.recipe.machine)
     # In turn, because the first one leaves files that the others find: a corpus, say. Between the
     # two all are needed at once, to divide the model.
