@@ -3,12 +3,12 @@ ever lost."""
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import FullDisk
 from killing import weights_sha256
 
 from groundup import api
@@ -19,21 +19,6 @@ from groundup.runs.checkpoint import Checkpoint, CheckpointFolder
 from groundup.training import build
 from groundup.training.trainer import Trainer
 from groundup.weights import restore
-
-
-class FullDisk(Storage):
-    """Has room for so many files, then none."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__()
-        self.room = room
-
-    def write_bytes(self, path: Path, content: bytes) -> None:
-        if self.room == 0:
-            path.write_bytes(content[:10])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.room -= 1
-        super().write_bytes(path, content)
 
 
 def checkpoint(step: int) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import FullDisk
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import HashStore
@@ -68,21 +68,6 @@ class Threaded:
 
     def naming(self, what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
-
-
-class FullDisk(Storage):
-    """Has room for so many files, then none."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__()
-        self.room = room
-
-    def write_bytes(self, path: Path, content: bytes) -> None:
-        if self.room == 0:
-            path.write_bytes(content[:10])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.room -= 1
-        super().write_bytes(path, content)
 
 
 class SlowDisk(Storage):
