@@ -216,8 +216,9 @@ def build_trainer(run: Run, world: World = ALONE) -> Trainer:
 
     All processes call it at the same time, arranged as the recipe says.
     """
-    # Before anything is built and written: another process might be at it while this one ends.
-    count_micro_batches(run.recipe, world)
+    if world.size > 1:
+        # Before anything is built and written: another might be at it while this one ends.
+        count_micro_batches(run.recipe, world)
     device = devices.prepare(run.recipe.machine)
     # In turn, because the first one leaves files that the others find: a corpus, say. Between the
     # two all are needed at once, to divide the model.
