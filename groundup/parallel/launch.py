@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -22,6 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from groundup.core.errors import Interrupted, TrainingError
 from groundup.parallel.failures import first_line
+from groundup.parallel.liveness import repeating
 from groundup.parallel.meeting import REACHED_S, check_rendezvous
 
 __all__ = ["launch"]
@@ -118,26 +118,19 @@ def _ending_the_stopped(processes: int) -> Iterator[None]:
     Args:
         processes: How many there are.
     """
-    done = threading.Event()
 
     def look() -> None:
-        while not done.wait(_LOOK_S):
-            with contextlib.suppress(psutil.Error):
-                children = psutil.Process().children()
-                stopped = [c for c in children if c.status() == psutil.STATUS_STOPPED]
-                # As long as all are there, somebody may look at it, and let it go on. Whatever else
-                # was started here, such as Python's own tracker of resources, does not count.
-                if stopped and sum(map(_trains, children)) < processes:
-                    for child in stopped:
-                        child.kill()
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process().children()
+            stopped = [c for c in children if c.status() == psutil.STATUS_STOPPED]
+            # As long as all are there, somebody may look at it, and let it go on. Whatever else was
+            # started here, such as Python's own tracker of resources, does not count.
+            if stopped and sum(map(_trains, children)) < processes:
+                for child in stopped:
+                    child.kill()
 
-    thread = threading.Thread(target=look, daemon=True, name="the stopped")
-    thread.start()
-    try:
+    with repeating(look, _LOOK_S, "the stopped"):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _trains(process: psutil.Process) -> bool:

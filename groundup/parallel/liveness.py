@@ -4,6 +4,7 @@ in it."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 import psutil
 from torch.distributed.distributed_c10d import Store
 
-__all__ = ["Neighbours", "beating", "is_gone", "wait_for_key"]
+__all__ = ["Neighbours", "beating", "is_gone", "repeating", "wait_for_key"]
 
 _POLL_S = 0.02
 _LOOK_S = 0.5
@@ -97,17 +98,33 @@ def beating(store: Store, key: str) -> Iterator[None]:
         store: Reached by those that wait.
         key: Of what is done; see ``wait_for_key``.
     """
-    done = threading.Event()
+    numbers = itertools.count(1)
 
     def beat() -> None:
-        number = 0
-        while not done.wait(_BEAT_S):
-            number += 1
-            # The store may be gone with its machine: then nobody waits.
-            with contextlib.suppress(RuntimeError):
-                store.set(f"{key}/beat", str(number))
+        # The store may be gone with its machine: then nobody waits.
+        with contextlib.suppress(RuntimeError):
+            store.set(f"{key}/beat", str(next(numbers)))
 
-    thread = threading.Thread(target=beat, daemon=True, name="signs of life")
+    with repeating(beat, _BEAT_S, "signs of life"):
+        yield
+
+
+@contextlib.contextmanager
+def repeating(action: Callable[[], None], every_s: float, name: str) -> Iterator[None]:
+    """Do something again and again in a thread, until the context ends.
+
+    Args:
+        action: What is done; it raises nothing.
+        every_s: Seconds before each time.
+        name: Of the thread.
+    """
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(every_s):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True, name=name)
     thread.start()
     try:
         yield
