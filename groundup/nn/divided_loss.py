@@ -74,9 +74,7 @@ class _Sum(torch.autograd.Function):
             if grad_hidden is None or grad_weight is None:
                 continue
             slopes = softmax.slopes().mul_(-trained[:, None].to(total.dtype))
-            slopes = (slopes if bend is None else slopes.mul_(bend)).to(hidden.dtype)
-            torch.mm(slopes, weight, out=grad_hidden[rows])
-            grad_weight += slopes.T @ hidden[rows]
+            grad_weight += _back(slopes, bend, hidden[rows], weight, grad_hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtype = weight.dtype
         return total
@@ -116,10 +114,17 @@ class _LogProbs(torch.autograd.Function):
         for rows in chunks(len(hidden), max(ctx.part.lengths), weight):
             softmax, bend = _softmax(hidden[rows], weight, targets[rows], ctx.softcap, ctx.part)
             slopes = softmax.slopes().mul_(grad[rows])
-            slopes = (slopes if bend is None else slopes.mul_(bend)).to(hidden.dtype)
-            torch.mm(slopes, weight, out=grad_hidden[rows])
-            grad_weight += slopes.T @ hidden[rows]
+            grad_weight += _back(slopes, bend, hidden[rows], weight, grad_hidden[rows])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _back(
+    slopes: Tensor, bend: Tensor | None, hidden: Tensor, weight: Tensor, grad_hidden: Tensor
+) -> Tensor:
+    """Write a chunk's gradient of the states to ``grad_hidden``, and return that of the weight."""
+    slopes = (slopes if bend is None else slopes.mul_(bend)).to(hidden.dtype)
+    torch.mm(slopes, weight, out=grad_hidden)
+    return slopes.T @ hidden
 
 
 def _softmax(
